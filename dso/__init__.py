@@ -1,0 +1,37 @@
+"""Steering adapters for language models: train by reinforcement learning, load with a knob.
+
+The dozen names most users need; each room's own `__init__` lists the rest.
+"""
+
+from dso.evaluation import evaluate
+from dso.policy import Policy
+from dso.steering import (
+    SteeringConfig,
+    attach,
+    load_adapter,
+    save_adapter,
+    sparsify,
+)
+from dso.tasks import Choice, Coreference, Option, WinoBias
+from dso.training import Objective, SteeringModule
+
+load = Policy.from_pretrained
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Choice",
+    "Coreference",
+    "Objective",
+    "Option",
+    "Policy",
+    "SteeringConfig",
+    "SteeringModule",
+    "WinoBias",
+    "attach",
+    "evaluate",
+    "load",
+    "load_adapter",
+    "save_adapter",
+    "sparsify",
+]

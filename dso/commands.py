@@ -1,0 +1,114 @@
+"""`dso evaluate`: from paths to a folder with results, tables and plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dso.evaluation import evaluate
+from dso.policy import Policy
+from dso.report import Result, markdown_table, plot_strength, results_table, write_results
+from dso.tasks import Task, make_task
+
+DEFAULT_STRENGTHS = (0.0, 0.5, 1.0)
+
+
+def evaluate_command(
+    model: str,
+    output: Path,
+    adapter: str | None = None,
+    task: str | None = None,
+    data: str | None = None,
+    strengths: Sequence[float] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    replicates: int = 1000,
+    dtype: str = "auto",
+    device_map: str | None = None,
+) -> list[Result]:
+    """Measure a model with an adapter; see `dso evaluate --help`.
+
+    Writes `results.jsonl`, `table.md`, `strength.png` and `evaluation.json` (what was run).
+
+    Raises:
+        ValueError: bad input, before anything is written.
+    """
+    if batch_size < 1 or replicates < 1:
+        raise ValueError(f"batch size {batch_size} and replicates {replicates} must be at least 1")
+    grid = list(strengths) if strengths else (list(DEFAULT_STRENGTHS) if adapter else [0.0])
+    if adapter is None and any(grid):
+        raise ValueError(f"strengths {grid} need an adapter; give --adapter, or --strength 0")
+    policy = Policy.from_pretrained(model, adapter, dtype=dtype, device_map=device_map)
+    chosen = choose_task(policy, task, data)
+    results = evaluate(
+        policy,
+        chosen.load(),
+        grid,
+        seed=seed,
+        batch_size=batch_size,
+        replicates=replicates,
+        model=str(model),
+        adapter=str(adapter) if adapter else None,
+        task=task_label(chosen),
+    )
+    run = {
+        "model": str(model), "adapter": adapter and str(adapter), "task": chosen.settings(),
+        "strengths": grid, "seed": seed, "replicates": replicates, "dtype": dtype,
+    }  # fmt: skip
+    write_report(results, output, run)
+    return results
+
+
+def choose_task(policy: Policy, task: str | None, data: str | None) -> Task:
+    """The task asked for; else the one the adapter was trained on; else coreference.
+
+    Raises:
+        ValueError: an unknown task, or a folder of data for a task that reads none.
+    """
+    settings: dict[str, Any] = {}
+    if task is None:
+        recorded = (recipe_of(policy) or {}).get("task")
+        if recorded is None:
+            task = "coreference"
+        else:
+            task, settings = recorded["class_path"], dict(recorded["init_args"])
+    if data is not None:
+        settings["folder"] = data
+    return make_task(task, settings)
+
+
+def recipe_of(policy: Policy) -> dict[str, Any] | None:
+    """The training recipe in the attached adapter's configuration, where it has one."""
+    if not policy.steered:
+        return None
+    recipe: dict[str, Any] | None = policy.model.peft_config[policy.model.active_adapter].recipe
+    return recipe
+
+
+def task_label(task: Task) -> str:
+    """The short name that results carry."""
+    return type(task).__name__.lower()
+
+
+def write_report(results: Sequence[Result], folder: Path, run: dict[str, Any]) -> None:
+    """Results as JSON lines, Markdown tables and a plot in `folder`, and tables on the terminal."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_results(folder / "results.jsonl", results)
+    (folder / "evaluation.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    names = [name for name in dict.fromkeys(r.split for r in results) if name != "kl_pool"]
+    tables = [f"## {name}\n\n{markdown_table(results, name)}" for name in names]
+    (folder / "table.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+    plot_strength([r for r in results if r.split in names], folder / "strength.png")
+    console = Console()
+    for name in names:
+        strengths = len({r.strength for r in results})
+        wide = console.width >= 40 + 12 * strengths
+        console.print(results_table(results, name, intervals=wide))
+    console.print(
+        f"Written to {folder}: results.jsonl (every figure with its interval), table.md, "
+        "strength.png, evaluation.json"
+    )

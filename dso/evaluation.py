@@ -1,0 +1,149 @@
+"""Evaluation: every metric of a task's splits, over a grid of strengths.
+
+Each batch is scored by the base model once and by the steered model once a strength, so that the
+whole vocabulary's distributions, which the KL needs, never outlive their batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from dso.metrics import kl_divergence, measure
+from dso.policy import Policy
+from dso.report import Result
+from dso.tasks.choice import Choice
+from dso.tasks.table import tabulate
+from dso.tasks.task import TaskData
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """What was read off the model for one split at one strength, N choices, P with an answer."""
+
+    options: Tensor
+    """(N, K) log-probability of every option."""
+    kl: Tensor
+    """(P,) KL(steered || base) of each prompt with a right answer, nats."""
+
+
+def splits(data: TaskData) -> dict[str, list[Choice]]:
+    """The evaluation choices by split, and the pool the KL budget was held on, as `kl_pool`."""
+    named: dict[str, list[Choice]] = {}
+    for choice in data.evaluation:
+        named.setdefault(choice.split, []).append(choice)
+    return named | ({"kl_pool": data.pool} if data.pool else {})
+
+
+@torch.inference_mode()
+def score_split(
+    policy: Policy,
+    choices: Sequence[Choice],
+    strengths: Sequence[float],
+    batch_size: int = 64,
+) -> Iterator[tuple[int, dict[float, SplitScores]]]:
+    """Score the choices of one split.
+
+    Args:
+        policy: with an adapter, unless all strengths are 0.
+        choices: N of them.
+        strengths: the grid; the base, strength 0, is always added.
+        batch_size: choices a forward pass.
+
+    Yields:
+        (choices done, scores by strength); the scores are complete in the last item and empty
+        before.
+    """
+    encoded = policy.encode(choices)
+    # Prompts of similar length share a batch: less padding.
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].prompt))
+    grid = sorted({0.0, *strengths})
+    width = max(choice.options for choice in encoded)
+    options = {w: torch.full((len(encoded), width), -torch.inf) for w in grid}
+    kl: dict[float, list[Tensor]] = {w: [] for w in grid}
+    where: list[int] = []
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = [encoded[row] for row in rows]
+        known = [n for n, row in enumerate(rows) if choices[row].truth is not None]
+        base = None
+        for strength in grid:
+            with policy.at(strength):
+                scores = policy.score(batch, known)
+            base = base or scores
+            options[strength][rows, : scores.options.shape[1]] = scores.options.cpu()
+            if known:
+                divergence = kl_divergence(scores.answers, base.answers)
+                kl[strength].append(scores.mean_by_row(divergence).cpu())
+        where.extend(rows[n] for n in known)
+        yield min(start + batch_size, len(order)), {}
+    # Back into the order of the choices, so that a seed's bootstrap does not depend on lengths.
+    back = torch.tensor(where).argsort() if where else torch.empty(0, dtype=torch.long)
+    yield (
+        len(order),
+        {
+            w: SplitScores(options[w], torch.cat(kl[w])[back] if kl[w] else torch.empty(0))
+            for w in grid
+        },
+    )
+
+
+def evaluate(
+    policy: Policy,
+    data: TaskData | Mapping[str, Sequence[Choice]],
+    strengths: Sequence[float],
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    replicates: int = 1000,
+    progress: bool = True,
+    **labels: Any,
+) -> list[Result]:
+    """Measure a model at every strength on every split.
+
+    Args:
+        policy: the model, with an adapter unless the only strength is 0.
+        data: a task's data, or choices by split.
+        strengths: the grid.
+        seed: of sampled answers and bootstrap, and written into every result.
+        batch_size: choices a forward pass.
+        replicates: of the bootstrap.
+        progress: show a progress bar.
+        labels: further keys of every result, such as `model`, `adapter`, `task`.
+
+    Returns:
+        One result a figure. On `kl_pool` only the KL is reported: it is training data.
+    """
+    named = splits(data) if isinstance(data, TaskData) else dict(data)
+    grid = sorted(dict.fromkeys(float(w) for w in strengths))
+    results: list[Result] = []
+    with Progress(disable=not progress, transient=True) as bar:
+        for split, choices in named.items():
+            job = bar.add_task(f"evaluating {split}", total=len(choices))
+            scores: dict[float, SplitScores] = {}
+            for done, complete in score_split(policy, choices, grid, batch_size):
+                bar.update(job, completed=done)
+                scores = complete or scores
+            table = tabulate(choices)
+            base = scores[0.0].options
+            for strength in grid:
+                kl = scores[strength].kl
+                figures = measure(
+                    scores[strength].options,
+                    table,
+                    base,
+                    seed=seed,
+                    replicates=replicates,
+                    kl=kl if len(kl) else None,
+                )
+                results.extend(
+                    Result(strength=strength, split=split, seed=seed, **vars(figure), **labels)
+                    for figure in figures
+                    if split != "kl_pool" or figure.metric == "kl"
+                )
+    return results

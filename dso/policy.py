@@ -1,0 +1,422 @@
+"""The model as a policy over a choice's options.
+
+    log pi(y | x) = logsumexp over the surface forms s of y of  sum_t log p(s_t | x, s_<t)
+
+All choices of a batch share one forward pass over their prompts (left-padded). A form of one token
+needs nothing more; longer forms continue from the prompt's key-value cache, so a prompt is never
+encoded twice. The base model is the same weights with the strength at zero.
+
+Source: arXiv 2512.15926, section 4; the summed surface forms are an addition.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from dso.steering import load_adapter
+from dso.tasks.choice import Choice
+
+log = logging.getLogger(__name__)
+
+Strength = float | Sequence[float] | Tensor
+
+
+@dataclass(frozen=True)
+class EncodedChoice:
+    """A choice as tokens: everything about it that depends on the tokenizer."""
+
+    id: str
+    prompt: tuple[int, ...]
+    """Token ids of the rendered prompt, up to where the answer starts."""
+    forms: tuple[tuple[int, tuple[int, ...]], ...]
+    """(option index, token ids) of every distinct surface form."""
+    options: int
+    """Number of options."""
+    answer: tuple[int, ...]
+    """Token ids of the right option's first form; of the first option where none is right."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one forward pass says about a batch of B choices."""
+
+    options: Tensor
+    """(B, K) float32 log-probability of every option; -inf where a choice has fewer."""
+    answers: Tensor
+    """(P, V) float32 next-token log-probabilities at the answer's positions of the rows asked for:
+    first every row's first position, then the further positions of answers of several tokens."""
+    answer_rows: Tensor
+    """(P,) long: the row of the batch each of `answers` belongs to."""
+
+    def mean_by_row(self, values: Tensor) -> Tensor:
+        """(R,) mean of P values over each row's positions, for the R rows asked for, ascending."""
+        rows, index, counts = self.answer_rows.unique(return_inverse=True, return_counts=True)
+        means: Tensor = values.new_zeros(len(rows)).index_add(0, index, values) / counts
+        return means
+
+
+class Policy:
+    """A causal language model, its tokenizer and, where attached, its steering adapter.
+
+    Args:
+        model: a transformers causal LM, plain or with a steering adapter.
+        tokenizer: its tokenizer; it needs a padding or an end token.
+        end_token: append the end token to every surface form, so that options which are prefixes
+            of one another can be told apart.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, *, end_token: bool = False
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.end_token = end_token
+        pad = tokenizer.pad_token_id
+        if pad is None:
+            pad = tokenizer.eos_token_id
+            if pad is None:
+                raise ValueError(
+                    f"the tokenizer of {model.config._name_or_path!r} has neither a padding nor an "
+                    "end token; set tokenizer.pad_token to one of its tokens"
+                )
+            log.info("no padding token; the end token pads instead (it is masked out)")
+        self.pad_id = int(pad)
+        if end_token and tokenizer.eos_token_id is None:
+            raise ValueError("end_token is set, but the tokenizer has no end token")
+        accepted = inspect.signature(_unwrapped(model).forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._takes_keep = "logits_to_keep" in accepted
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        adapter: str | Path | None = None,
+        *,
+        strength: float = 1.0,
+        dtype: str | torch.dtype = "auto",
+        device_map: str | dict[str, Any] | None = None,
+        end_token: bool = False,
+        trainable: bool = False,
+    ) -> Policy:
+        """Load a model, its tokenizer and, if given, an adapter at a strength.
+
+        Args:
+            model: a model folder or hub id.
+            adapter: an adapter folder or hub id.
+            strength: initial strength of the adapter.
+            dtype: of the base weights; `auto` takes the checkpoint's own.
+            device_map: as in transformers.
+            end_token: see the class.
+            trainable: whether the adapter's vectors require gradients.
+
+        Raises:
+            ValueError: a path that does not exist, a folder without a model or a tokenizer, an
+                adapter trained for another base.
+        """
+        tokenizer = load_tokenizer(model)
+        base = load_base(model, dtype=dtype, device_map=device_map)
+        if adapter is not None:
+            base = load_adapter(base, adapter, trainable=trainable)
+            base.set_strength(strength)
+        return cls(base.eval(), tokenizer, end_token=end_token)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
+    def steered(self) -> bool:
+        """Whether a steering adapter is attached."""
+        return getattr(self.model, "peft_config", None) is not None
+
+    def at(self, strength: Strength) -> AbstractContextManager[None]:
+        """Context: every call at this strength; without an adapter only 0 is possible."""
+        if self.steered:
+            context: AbstractContextManager[None] = self.model.strength_at(strength)
+            return context
+        if torch.as_tensor(strength).ne(0).any():
+            raise ValueError(
+                f"strength {strength} was asked of a model without an adapter; attach one first"
+            )
+        return nullcontext()
+
+    def base(self) -> AbstractContextManager[None]:
+        """Context: the base model, the same weights at strength zero."""
+        return self.at(0.0)
+
+    # -- tokens -----------------------------------------------------------------------------
+
+    def render(self, choice: Choice) -> str:
+        """The prompt's text as the model sees it, ending where its answer starts."""
+        if self.tokenizer.chat_template is None:
+            head = f"{choice.system}\n" if choice.system else ""
+            return f"{head}{choice.prompt}\nAnswer:"
+        messages = [{"role": "user", "content": choice.prompt}]
+        if choice.system:
+            messages.insert(0, {"role": "system", "content": choice.system})
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+
+    def encode(self, choices: Sequence[Choice]) -> list[EncodedChoice]:
+        """Tokenise choices.
+
+        Raises:
+            ValueError: two options share a surface form, or a form of one option is the prefix of
+                another option's and `end_token` is off; both are named.
+        """
+        if not choices:
+            return []
+        special = self.tokenizer.chat_template is None
+        prompts = [self.render(choice) for choice in choices]
+        heads = self._tokens(prompts, special)
+        texts = [
+            prompt + form
+            for prompt, choice in zip(prompts, choices, strict=True)
+            for option in choice.options
+            for form in option.forms
+        ]
+        joint = iter(self._tokens(texts, special))
+        encoded = []
+        for choice, head in zip(choices, heads, strict=True):
+            forms: list[tuple[int, tuple[int, ...], str]] = []
+            for index, option in enumerate(choice.options):
+                for form in option.forms:
+                    tokens = self._continuation(head, next(joint), form)
+                    if not any(index == i and tokens == t for i, t, _ in forms):
+                        forms.append((index, tokens, form))
+            kept = _check_prefixes(choice, forms)
+            right = choice.truth if choice.truth is not None else 0
+            answer = next(t for i, t in kept if i == right)
+            encoded.append(EncodedChoice(choice.id, head, kept, len(choice.options), answer))
+        return encoded
+
+    def _tokens(self, texts: list[str], special: bool) -> list[tuple[int, ...]]:
+        ids = self.tokenizer(texts, add_special_tokens=special)["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        # Some tokenizers close every text with the end token; an answer continues the prompt.
+        return [tuple(row[:-1] if special and row and row[-1] == eos else row) for row in ids]
+
+    def _continuation(
+        self, head: tuple[int, ...], joint: tuple[int, ...], form: str
+    ) -> tuple[int, ...]:
+        if joint[: len(head)] == head and len(joint) > len(head):
+            tokens = joint[len(head) :]
+        else:  # the tokenizer merges across the border: the form on its own then
+            tokens = tuple(self.tokenizer(form, add_special_tokens=False)["input_ids"])
+        return (*tokens, self.tokenizer.eos_token_id) if self.end_token else tokens
+
+    # -- forward passes ---------------------------------------------------------------------
+
+    def option_log_probs(self, batch: Sequence[EncodedChoice]) -> Tensor:
+        """Log-probability of every option, at the current strength.
+
+        Args:
+            batch: B encoded choices with at most K options.
+
+        Returns:
+            (B, K) float32; -inf where a choice has fewer options.
+        """
+        return self.score(batch).options
+
+    def score(self, batch: Sequence[EncodedChoice], distributions: Sequence[int] = ()) -> Scores:
+        """Score every option and, for the rows in `distributions`, the whole vocabulary.
+
+        Args:
+            batch: B encoded choices with at most K options.
+            distributions: rows whose next-token distributions at the answer's positions are wanted
+                too (for the KL to the base); they come from the same forward pass.
+        """
+        ids, mask = self._left_pad([choice.prompt for choice in batch])
+        longer = any(len(tokens) > 1 for choice in batch for _, tokens in choice.forms)
+        share = longer and self._can_share()
+        output = self._forward(ids, mask, keep=1, use_cache=share)
+        first = output.logits[:, -1].float().log_softmax(-1)
+        plan = _plan(batch)
+        rows, options, slots, heads = torch.tensor(plan.entries, device=first.device).T
+        score = first[rows, heads]
+        wanted = torch.tensor(list(distributions), dtype=torch.long, device=first.device)
+        full, full_rows = [first[wanted]], [wanted]
+        if plan.tails:
+            keys = list(plan.tails)
+            cache = output.past_key_values if share else None
+            tail, targets = self._tail(batch, keys, cache, mask)
+            inside = targets >= 0
+            picked = tail.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+            sums = picked.masked_fill(~inside, 0).sum(-1)
+            source = [n for n, key in enumerate(keys) for _ in plan.tails[key]]
+            places = [place for key in keys for place in plan.tails[key]]
+            score = score.index_add(0, torch.tensor(places, device=score.device), sums[source])
+            chosen = set(distributions)
+            answers = [
+                n for n, (r, tokens) in enumerate(keys) if r in chosen and tokens == batch[r].answer
+            ]
+            for n in answers:
+                full.append(tail[n][inside[n]])
+                full_rows.append(wanted.new_full((int(inside[n].sum()),), keys[n][0]))
+        width = max(choice.options for choice in batch)
+        grid = score.new_full((len(batch), width, int(slots.max()) + 1), -torch.inf)
+        return Scores(
+            options=grid.index_put((rows, options, slots), score).logsumexp(-1),
+            answers=torch.cat(full),
+            answer_rows=torch.cat(full_rows),
+        )
+
+    def _tail(
+        self,
+        batch: Sequence[EncodedChoice],
+        keys: Sequence[tuple[int, tuple[int, ...]]],
+        cache: Any,
+        mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (C, L, V) after the first token of C (row, form)s, and targets (C, L).
+
+        A target of -1 is padding.
+        """
+        rows = torch.tensor([row for row, _ in keys], device=mask.device)
+        inputs = [torch.tensor(tokens[:-1], device=mask.device) for _, tokens in keys]
+        nexts = [torch.tensor(tokens[1:], device=mask.device) for _, tokens in keys]
+        ids = pad_sequence(inputs, batch_first=True, padding_value=self.pad_id)
+        targets = pad_sequence(nexts, batch_first=True, padding_value=-1)
+        tail_mask = (targets >= 0).to(mask.dtype)
+        width = ids.shape[1]
+        with self._rows(rows):
+            if cache is not None:
+                cache.batch_select_indices(rows)
+                full = torch.cat([mask[rows], tail_mask], dim=1)
+                logits = self._forward(ids, full, keep=width, cache=cache).logits
+            else:
+                prompts, prompt_mask = self._left_pad([batch[row].prompt for row, _ in keys])
+                full = torch.cat([prompt_mask, tail_mask], dim=1)
+                whole = torch.cat([prompts, ids], dim=1)
+                logits = self._forward(whole, full, keep=width).logits
+        return logits[:, -width:].float().log_softmax(-1), targets
+
+    def _rows(self, rows: Tensor) -> AbstractContextManager[None]:
+        """The strength of the rows selected, where each row has its own."""
+        if self.steered and self.model.strength.ndim == 1:
+            return self.at(self.model.strength[rows])
+        return nullcontext()
+
+    def _can_share(self) -> bool:
+        base = _unwrapped(self.model)
+        return not (base.training and base.is_gradient_checkpointing)
+
+    def _left_pad(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        width = max(len(s) for s in sequences)
+        ids = torch.full((len(sequences), width), self.pad_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(sequences):
+            ids[row, width - len(tokens) :] = torch.tensor(tokens)
+            mask[row, width - len(tokens) :] = 1
+        return ids.to(self.device), mask.to(self.device)
+
+    def _forward(
+        self, ids: Tensor, mask: Tensor, *, keep: int, use_cache: bool = False, cache: Any = None
+    ) -> Any:
+        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if self._takes_positions:
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            arguments["position_ids"] = positions[:, -ids.shape[1] :]
+        if self._takes_keep:
+            arguments["logits_to_keep"] = keep
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        return self.model(**arguments, use_cache=use_cache or cache is not None)
+
+
+def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub id, padding on the left."""
+    _check_path(model)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model, padding_side="left")
+    return tokenizer
+
+
+def load_base(
+    model: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device_map: str | dict[str, Any] | None = None,
+) -> Any:
+    """A causal language model from a folder or hub id."""
+    _check_path(model)
+    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map=device_map)
+
+
+def _check_path(model: str | Path) -> None:
+    """A path that looks like a folder must be one: otherwise the hub would be asked for it."""
+    path = Path(model)
+    looks_local = isinstance(model, Path) or path.is_absolute() or str(model).startswith((".", "~"))
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise ValueError(f"{path} is no model folder: it has no config.json")
+    elif looks_local or len(path.parts) > 2 or path.parts[0] == "checkpoints":
+        raise ValueError(f"model folder {path} does not exist; give a folder or a hub id")
+
+
+def _unwrapped(model: Any) -> Any:
+    """The transformers model inside a PEFT wrapper."""
+    return model.get_base_model() if getattr(model, "peft_config", None) is not None else model
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where every form of a batch goes."""
+
+    entries: list[tuple[int, int, int, int]]
+    """(row, option, running number of the form within the option, first token) of every form."""
+    tails: dict[tuple[int, tuple[int, ...]], list[int]]
+    """(row, tokens) of the forms longer than one token -> their positions in `entries`."""
+
+
+def _plan(batch: Sequence[EncodedChoice]) -> _Plan:
+    plan = _Plan([], {})
+    for row, choice in enumerate(batch):
+        counts = [0] * choice.options
+        for option, tokens in choice.forms:
+            if len(tokens) > 1:
+                plan.tails.setdefault((row, tokens), []).append(len(plan.entries))
+            plan.entries.append((row, option, counts[option], tokens[0]))
+            counts[option] += 1
+    return plan
+
+
+def _check_prefixes(
+    choice: Choice, forms: list[tuple[int, tuple[int, ...], str]]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Refuse options that cannot be told apart; drop forms a shorter one of the option contains.
+
+    The probability of a form already contains that of everything that starts with it.
+    """
+    kept = []
+    for index, tokens, form in forms:
+        redundant = False
+        for other, shorter, name in forms:
+            if (other, shorter) == (index, tokens) or tokens[: len(shorter)] != shorter:
+                continue
+            if other == index:
+                redundant = True
+                continue
+            a, b = choice.options[other].text, choice.options[index].text
+            raise ValueError(
+                f"choice {choice.id!r}: option {a!r} (form {name!r}) is a prefix of option {b!r} "
+                f"(form {form!r}) in tokens, so their probabilities cannot be told apart; set "
+                "end_token: true, or give forms that differ"
+            )
+        if not redundant:
+            kept.append((index, tokens))
+    return tuple(kept)

@@ -1,0 +1,22 @@
+"""Results as files, tables and plots."""
+
+from dso.report.plots import plot_occupations, plot_strength
+from dso.report.results import Result, read_results, write_results
+from dso.report.table import Grid, grid, markdown_table, results_table
+from dso.report.titles import TITLES, Title, in_order, title_of
+
+__all__ = [
+    "TITLES",
+    "Grid",
+    "Result",
+    "Title",
+    "grid",
+    "in_order",
+    "markdown_table",
+    "plot_occupations",
+    "plot_strength",
+    "read_results",
+    "results_table",
+    "title_of",
+    "write_results",
+]

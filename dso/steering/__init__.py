@@ -1,0 +1,36 @@
+"""Steering adapters for frozen language models: h' = h + ω (a ⊙ h + b) behind every norm.
+
+Importing this package makes the method known to peft, so that `PeftModel.from_pretrained` loads
+its adapters. Source: arXiv 2512.15926.
+"""
+
+from dso.steering.backbone import find_norms, fingerprint, language_backbone
+from dso.steering.config import SteeringConfig
+from dso.steering.folder import attach, load_adapter, save_adapter
+from dso.steering.layer import AffineSteering, affine
+from dso.steering.sparsity import soft_threshold_, sparsify, sparsity
+from dso.steering.strength import Strength
+from dso.steering.summary import NormSummary, SteeringSummary
+from dso.steering.tuner import SteeringModel, register
+
+__all__ = [
+    "AffineSteering",
+    "NormSummary",
+    "SteeringConfig",
+    "SteeringModel",
+    "SteeringSummary",
+    "Strength",
+    "affine",
+    "attach",
+    "find_norms",
+    "fingerprint",
+    "language_backbone",
+    "load_adapter",
+    "register",
+    "save_adapter",
+    "soft_threshold_",
+    "sparsify",
+    "sparsity",
+]
+
+register()

@@ -1,0 +1,59 @@
+"""A task: what is asked of a model, ready to train on and to evaluate with."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from dso.tasks.choice import Choice, twin_pairs
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The choices of a task, by use. No choice stands in two of them."""
+
+    train: list[Choice]
+    """Ambiguous choices that the reward acts on."""
+    pool: list[Choice]
+    """Prompts with a right answer, on which the steered model is held close to its base and
+    rewarded for being right."""
+    validation: list[Choice]
+    """Choices of every kind for choosing hyper-parameters and checkpoints."""
+    evaluation: list[Choice]
+    """Choices of every kind for reporting; `Choice.split` groups them."""
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for name in ("train", "pool", "validation", "evaluation"):
+            for choice in getattr(self, name):
+                if choice.id in seen:
+                    raise ValueError(
+                        f"two choices have the identifier {choice.id!r} (second one in {name}); "
+                        "identifiers must be unique in a task"
+                    )
+                seen.add(choice.id)
+        unpaired = len(self.train) - 2 * len(twin_pairs(self.train))
+        if unpaired:
+            raise ValueError(
+                f"{unpaired} of {len(self.train)} training choices have no twin; every ambiguous "
+                "choice needs its gender-swapped twin, or a fair model does not score 0"
+            )
+
+
+class Task(ABC):
+    """Loads its data. A subclass takes its settings as keyword arguments of `__init__` and keeps
+    each as an attribute of the same name, so that an adapter's recipe can name them."""
+
+    @abstractmethod
+    def load(self) -> TaskData:
+        """Generate or read the choices; deterministic for given settings."""
+
+    def settings(self) -> dict[str, Any]:
+        """`class_path` and `init_args`, as a configuration file or an adapter's recipe has them."""
+        names = list(inspect.signature(type(self)).parameters)
+        return {
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "init_args": {name: getattr(self, name) for name in names},
+        }

@@ -1,0 +1,27 @@
+"""The reinforcement learning: objective, estimators, KL budget and the Lightning loop."""
+
+from dso.training.constraint import KLBudget, KLController
+from dso.training.estimators import exact
+from dso.training.module import SteeringModule, TrainingDiverged
+from dso.training.objective import Objective, step_loss
+from dso.training.presets import preset
+from dso.training.saving import SaveAdapter
+from dso.training.settings import Optimisation, Steering
+from dso.training.terms import option_mass_drop, pair_anchor, twin_consistency
+
+__all__ = [
+    "KLBudget",
+    "KLController",
+    "Objective",
+    "Optimisation",
+    "SaveAdapter",
+    "Steering",
+    "SteeringModule",
+    "TrainingDiverged",
+    "exact",
+    "option_mass_drop",
+    "pair_anchor",
+    "preset",
+    "step_loss",
+    "twin_consistency",
+]

@@ -1,0 +1,67 @@
+"""`dso fit`: a LightningCLI over `SteeringModule` and `ChoiceDataModule`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from dso.tasks import ChoiceDataModule
+from dso.training.module import SteeringModule
+from dso.training.saving import SaveAdapter
+
+log = logging.getLogger(__name__)
+
+
+class FitCLI(LightningCLI):
+    """Adds what every run has unless its configuration says otherwise: progress, CSV log, adapter
+    folder, and a checkpoint every fifty steps to resume from."""
+
+    def before_fit(self) -> None:
+        """Fill in the callbacks and the logger that the configuration leaves open."""
+        trainer = self.trainer
+        root = Path(trainer.default_root_dir)
+        kinds = {type(callback) for callback in trainer.callbacks}  # type: ignore[attr-defined]
+        if SaveAdapter not in kinds:
+            trainer.callbacks.append(SaveAdapter())  # type: ignore[attr-defined]
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(root / "checkpoints")
+        log.info("writing to %s", root)
+
+    def after_fit(self) -> None:
+        """Say where the adapter is."""
+        log.info("adapter: %s", Path(self.trainer.default_root_dir) / "adapter")
+
+
+def fit(arguments: Sequence[str]) -> None:
+    """Run `dso fit` with the command line's arguments."""
+    args: ArgsType = ["fit", *arguments]
+    FitCLI(
+        SteeringModule,
+        ChoiceDataModule,
+        args=args,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "default_root_dir": "runs/fit",
+            "max_steps": 300,
+            "val_check_interval": 50,
+            "log_every_n_steps": 1,
+            "num_sanity_val_steps": 0,
+            "logger": {
+                "class_path": f"{CSVLogger.__module__}.{CSVLogger.__qualname__}",
+                "init_args": {"save_dir": "runs/fit", "name": "logs"},
+            },
+            "callbacks": [
+                RichProgressBar(leave=True),
+                ModelCheckpoint(every_n_train_steps=50, save_last=True, save_top_k=1),
+            ],
+            "enable_model_summary": False,
+        },
+        parser_kwargs={"fit": {"description": "Train a steering adapter."}},
+    )

@@ -1,0 +1,292 @@
+"""The training loop: one LightningModule for every estimator and every model.
+
+A step scores one batch twice, with the adapter at strength 1 and, without gradients, at strength 0;
+everything else is functions of these numbers. The base model is never copied and never trained.
+Source: arXiv 2512.15926, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from dso.metrics import ChoiceMetrics, kl_divergence
+from dso.policy import EncodedChoice, Policy, load_base, load_tokenizer
+from dso.rewards import RunningGap
+from dso.steering import SteeringConfig, attach, soft_threshold_
+from dso.tasks.choice import Choice
+from dso.tasks.datamodule import ChoiceDataModule, EvaluationBatch, TrainBatch
+from dso.training.constraint import KLBudget, KLController
+from dso.training.objective import Objective, step_loss
+from dso.training.settings import Optimisation, Steering
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or a gradient is not finite. The adapter is as the last good step left it."""
+
+
+class SteeringModule(L.LightningModule):
+    """Trains a steering adapter on a frozen model.
+
+    Args:
+        model: folder or hub id of the base model.
+        steering: which norms are steered and how.
+        objective: weights of the rewards and terms.
+        kl: the KL budget.
+        optimisation: the optimiser.
+        dtype: of the base weights; the adapter is float32 always.
+        gap_decay: how much of the running estimate of a side's lead a step keeps.
+        end_token: append the end token to every answer, for options that are prefixes of others.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        steering: Steering | None = None,
+        objective: Objective | None = None,
+        kl: KLBudget | None = None,
+        optimisation: Optimisation | None = None,
+        dtype: str = "auto",
+        gap_decay: float = 0.95,
+        end_token: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model_name = model
+        self.steering = steering or Steering()
+        self.objective = objective or Objective()
+        self.kl = kl or KLBudget()
+        self.optimisation = optimisation or Optimisation()
+        self.dtype_name = dtype
+        self.gap_decay = gap_decay
+        self.end_token = end_token
+        self.controller = KLController(self.kl)
+        self.gap: RunningGap | None = None
+        self._pending_gap: dict[str, Tensor] | None = None
+        self._encoded: dict[str, EncodedChoice] = {}
+        self._base_scores: dict[str, Tensor] = {}
+        self._validation_kl: list[Tensor] = []
+
+    # -- set-up -----------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Load the base model and attach a fresh adapter, once."""
+        if hasattr(self, "policy"):
+            return
+        tokenizer = load_tokenizer(self.model_name)
+        base = load_base(self.model_name, dtype=self.dtype_name).eval()
+        self.adapted = attach(base, SteeringConfig(**asdict(self.steering)))
+        self.adapted.eval()  # dropout would make the base and the steered model differ
+        self.policy = Policy(self.adapted, tokenizer, end_token=self.end_token)
+
+    @property
+    def adapter_parameters(self) -> list[torch.nn.Parameter]:
+        """The trained vectors."""
+        return [p for p in self.adapted.parameters() if p.requires_grad]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam on the adapter, with the schedule of `Optimisation`."""
+        settings = self.optimisation
+        optimizer = torch.optim.Adam(
+            self.adapter_parameters, lr=settings.learning_rate, betas=settings.betas
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: settings.factor(step, steps)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move a batch's tensors; choices are plain data."""
+        if isinstance(batch, TrainBatch):
+            return replace(batch, table=batch.table.to(device))
+        return replace(batch, rows=batch.rows.to(device))
+
+    # -- training ---------------------------------------------------------------------------
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
+        """One step: score, reward, constrain."""
+        encoded = self._encode(batch.choices)
+        pool = range(batch.ambiguous, len(encoded))
+        table = batch.table
+        steered = self.policy.score(encoded, pool)
+        base_options, base_answers = self._base(encoded, batch.ambiguous)
+
+        gap = self._running_gap(len(table.occupation_names))
+        sums = gap.batch_sums(steered.options.detach().softmax(-1), table)
+        gap.update(self._across_processes(sums))
+        loss, raw = step_loss(steered.options, base_options, table, gap.gap, self.objective)
+
+        kl = steered.mean_by_row(kl_divergence(steered.answers, base_answers)).mean()
+        self.controller.update(float(self._across_processes(kl.detach(), mean=True)))
+        multiplier = self.controller.multiplier
+        loss = loss + multiplier * kl
+        if not bool(torch.isfinite(loss)):
+            values = {name: float(value.detach()) for name, value in raw.items()}
+            raise TrainingDiverged(
+                f"the loss is {float(loss.detach())} at step {self.global_step} (kl {float(kl)}, "
+                f"{values}); lower the learning rate, or load the base in float32"
+            )
+        self._log_step(loss, raw, kl, gap)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse a gradient that is not finite before it reaches the adapter."""
+        for parameter in self.adapter_parameters:
+            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+                raise TrainingDiverged(
+                    f"a gradient is not finite at step {self.global_step} though the loss is; "
+                    "load the base in float32 or lower the learning rate"
+                )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The optimiser's step, then the proximal step of the l1 penalty."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
+        super().optimizer_step(*args, **kwargs)
+        if self.objective.l1 > 0:
+            soft_threshold_(self.adapter_parameters, rate * self.objective.l1)
+
+    # -- validation -------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Fresh metrics over the validation choices."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, ChoiceDataModule)
+        self._validation = ChoiceMetrics(data.validation_table).to(self.device)
+        self._validation_kl = []
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Score one batch of validation choices at strength 1."""
+        encoded = self._encode(batch.choices)
+        known = [row for row, choice in enumerate(batch.choices) if choice.truth is not None]
+        steered = self.policy.score(encoded, known)
+        with self.policy.base():
+            base = self.policy.score(encoded, known)
+        self._validation.update(steered.options, batch.rows)
+        divergence = kl_divergence(steered.answers, base.answers)
+        if len(divergence):
+            self._validation_kl.append(steered.mean_by_row(divergence))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every metric of the validation split as `val/<metric>`."""
+        if self.trainer.sanity_checking:  # it sees a few batches only
+            return
+        values = {f"val/{name}": value for name, value in self._validation.compute().items()}
+        if self._validation_kl:
+            values["val/kl"] = torch.cat(self._validation_kl).mean()
+        self.log_dict(values, sync_dist=False)
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The adapter only: the base model's weights stay where they came from."""
+        names = {name for name, p in self.named_parameters() if p.requires_grad}
+        full = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in full.items() if name in names}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Restore the adapter.
+
+        Raises:
+            ValueError: the checkpoint lacks vectors of this adapter or has others.
+        """
+        wanted = {name for name, p in self.named_parameters() if p.requires_grad}
+        missing, unexpected = sorted(wanted - set(state_dict)), sorted(set(state_dict) - wanted)
+        if missing or unexpected:
+            raise ValueError(
+                f"the checkpoint does not fit this adapter: {len(missing)} vectors missing "
+                f"{missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}; resume with the "
+                "model and the steering settings the run started with"
+            )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the controller's and the running estimates' state."""
+        checkpoint["kl_controller"] = self.controller.state_dict()
+        checkpoint["running_gap"] = self.gap.state_dict() if self.gap is not None else None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore them."""
+        self.controller.load_state_dict(checkpoint["kl_controller"])
+        self._pending_gap = checkpoint["running_gap"]
+
+    # -- helpers ----------------------------------------------------------------------------
+
+    def recipe(self) -> dict[str, Any]:
+        """The settings of this run, for the adapter's folder."""
+        return {
+            "estimator": "exact",
+            "steering": asdict(self.steering),
+            "objective": asdict(self.objective),
+            "kl": asdict(self.kl),
+            "optimisation": asdict(self.optimisation),
+            "dtype": self.dtype_name,
+            "end_token": self.end_token,
+        }
+
+    def _encode(self, choices: Sequence[Choice]) -> list[EncodedChoice]:
+        fresh = [choice for choice in choices if choice.id not in self._encoded]
+        for choice, encoded in zip(fresh, self.policy.encode(fresh), strict=True):
+            self._encoded[choice.id] = encoded
+        return [self._encoded[choice.id] for choice in choices]
+
+    @torch.no_grad()
+    def _base(self, encoded: Sequence[EncodedChoice], ambiguous: int) -> tuple[Tensor, Tensor]:
+        """The base's option log-probabilities (N, K), and its distributions for the pool's rows.
+
+        Those of the ambiguous choices are few numbers and are kept; whole distributions are not.
+        """
+        unseen = [e for e in encoded[:ambiguous] if e.id not in self._base_scores]
+        rest = list(encoded[ambiguous:])
+        with self.policy.base():
+            scores = self.policy.score(
+                [*unseen, *rest], range(len(unseen), len(unseen) + len(rest))
+            )
+        for row, choice in enumerate(unseen):
+            self._base_scores[choice.id] = scores.options[row, : choice.options].clone()
+        width = max(choice.options for choice in encoded)
+        options = scores.options.new_full((len(encoded), width), -torch.inf)
+        for row, choice in enumerate(encoded[:ambiguous]):
+            options[row, : choice.options] = self._base_scores[choice.id]
+        options[ambiguous:, : scores.options.shape[1]] = scores.options[len(unseen) :]
+        return options, scores.answers
+
+    def _running_gap(self, occupations: int) -> RunningGap:
+        if self.gap is None:
+            self.gap = RunningGap(occupations, self.gap_decay)
+            if self._pending_gap is not None:
+                self.gap.load_state_dict(self._pending_gap)
+        return self.gap
+
+    def _across_processes(self, value: Tensor, mean: bool = False) -> Tensor:
+        if self.trainer.world_size == 1:
+            return value
+        gathered = self.all_gather(value)
+        assert isinstance(gathered, Tensor)
+        return gathered.mean(0) if mean else gathered.sum(0)
+
+    def _log_step(self, loss: Tensor, raw: dict[str, Tensor], kl: Tensor, gap: RunningGap) -> None:
+        bar = {"reward": raw["parity"], "bias": gap.bias, "kl": kl}
+        self.log_dict(bar, prog_bar=True)
+        weighted = {
+            f"weighted/{name}": getattr(self.objective, name) * value for name, value in raw.items()
+        }
+        weighted["weighted/kl"] = self.controller.multiplier * kl
+        self.log_dict({"loss": loss} | {f"raw/{k}": v for k, v in raw.items()} | weighted)
+        average = self.controller.average
+        self.log_dict(
+            {"kl_average": float(average or 0.0), "kl_multiplier": self.controller.multiplier}
+        )
