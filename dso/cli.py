@@ -18,15 +18,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-FIT_HELP = """\
-Train a steering adapter. Everything is configured by one YAML file (see configs/); any field can
-be overridden on the command line, for example:
-
-    dso fit --config configs/organism-llm.yaml --model.kl.budget 0.05 --trainer.max_steps 100
-
-`dso fit --help` lists every field. The adapter is written to <trainer.default_root_dir>/adapter;
-`--ckpt_path FILE` resumes an interrupted run."""
-
 
 def strength(text: str) -> float:
     """A strength from the command line."""
@@ -37,6 +28,13 @@ def strength(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no strength; wanted a finite number >= 0")
     return value
+
+
+def positive(text: str) -> int:
+    """A count from the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; wanted a whole number >= 1")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,10 +70,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="grid of strengths (default: 0 0.5 1)",
     )
     evaluate.add_argument("--output", type=Path, required=True, help="folder to write into")
-    evaluate.add_argument("--seed", type=int, default=0, help="of sampled answers and bootstrap")
-    evaluate.add_argument("--batch-size", type=int, default=64, help="choices a forward pass")
     evaluate.add_argument(
-        "--replicates", type=int, default=1000, help="bootstrap replicates (default 1000)"
+        "--limit",
+        type=positive,
+        help="at most this many choices of a kind in a split (default: all)",
+    )
+    evaluate.add_argument("--seed", type=int, default=0, help="of sampled answers and bootstrap")
+    evaluate.add_argument(
+        "--batch-size", type=positive, default=64, help="choices a forward pass (default 64)"
+    )
+    evaluate.add_argument(
+        "--replicates", type=positive, default=1000, help="bootstrap replicates (default 1000)"
     )
     evaluate.add_argument("--dtype", default="auto", help="of the base weights, e.g. bfloat16")
     evaluate.add_argument("--device-map", help="as in transformers, e.g. auto")
@@ -87,9 +92,11 @@ def build_parser() -> argparse.ArgumentParser:
         "a planted bias, measure it before and after, and say what happened. Needs no network.",
     )
     demo.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to write into")
-    demo.add_argument("--preset", choices=("default", "paper"), default="default")
-    demo.add_argument("--seed", type=int, default=0)
-    demo.add_argument("--steps", type=int, help="training steps (default: the preset's)")
+    demo.add_argument(
+        "--preset", choices=("default", "paper"), default="default", help="see README"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="of the data and their order")
+    demo.add_argument("--steps", type=positive, help="training steps (default: the preset's)")
     return parser
 
 
@@ -146,6 +153,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         data=arguments.data,
         strengths=arguments.strength,
         output=arguments.output,
+        limit=arguments.limit,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         replicates=arguments.replicates,

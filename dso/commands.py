@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from dso.evaluation import evaluate
+from dso.evaluation import evaluate, splits
 from dso.policy import Policy
 from dso.report import Result, markdown_table, plot_strength, results_table, write_results
-from dso.tasks import Task, make_task
+from dso.tasks import Choice, Task, make_task
 
 DEFAULT_STRENGTHS = (0.0, 0.5, 1.0)
 
@@ -24,6 +24,7 @@ def evaluate_command(
     task: str | None = None,
     data: str | None = None,
     strengths: Sequence[float] | None = None,
+    limit: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
     replicates: int = 1000,
@@ -37,16 +38,15 @@ def evaluate_command(
     Raises:
         ValueError: bad input, before anything is written.
     """
-    if batch_size < 1 or replicates < 1:
-        raise ValueError(f"batch size {batch_size} and replicates {replicates} must be at least 1")
     grid = list(strengths) if strengths else (list(DEFAULT_STRENGTHS) if adapter else [0.0])
     if adapter is None and any(grid):
         raise ValueError(f"strengths {grid} need an adapter; give --adapter, or --strength 0")
     policy = Policy.from_pretrained(model, adapter, dtype=dtype, device_map=device_map)
     chosen = choose_task(policy, task, data)
+    data_splits = splits(chosen.load())
     results = evaluate(
         policy,
-        chosen.load(),
+        {name: limited(choices, limit) for name, choices in data_splits.items()},
         grid,
         seed=seed,
         batch_size=batch_size,
@@ -57,10 +57,25 @@ def evaluate_command(
     )
     run = {
         "model": str(model), "adapter": adapter and str(adapter), "task": chosen.settings(),
-        "strengths": grid, "seed": seed, "replicates": replicates, "dtype": dtype,
+        "strengths": grid, "limit": limit, "seed": seed, "replicates": replicates, "dtype": dtype,
     }  # fmt: skip
     write_report(results, output, run)
     return results
+
+
+def limited(choices: Sequence[Choice], limit: int | None) -> list[Choice]:
+    """The first `limit` choices of each kind; a twin is kept with its twin."""
+    counts: dict[str, int] = {}
+    twins: set[str] = set()
+    kept = []
+    for choice in choices:
+        counts[choice.kind] = counts.get(choice.kind, 0) + 1
+        within = limit is None or counts[choice.kind] <= limit
+        if within or choice.twin in twins:
+            kept.append(choice)
+            if choice.twin is not None:
+                twins.add(choice.twin)
+    return kept
 
 
 def choose_task(policy: Policy, task: str | None, data: str | None) -> Task:

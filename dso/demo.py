@@ -19,7 +19,7 @@ from dso.organisms.shipped import shipped
 from dso.policy import Policy
 from dso.report import Result, plot_occupations
 from dso.steering import save_adapter
-from dso.tasks import Choice, ChoiceDataModule, Coreference, tabulate
+from dso.tasks import Choice, ChoiceDataModule, Coreference, Task, tabulate
 from dso.training import SaveAdapter, SteeringModule, preset
 from dso.training.presets import STEPS, Preset
 from dso.training.saving import recipe
@@ -30,18 +30,23 @@ ORGANISM_FORMS = (" {}",)
 
 
 def train(
-    model: str, output: Path, preset_name: Preset, seed: int, steps: int | None = None
+    model: str,
+    task: Task,
+    output: Path,
+    preset_name: Preset,
+    seed: int,
+    steps: int | None = None,
 ) -> tuple[SteeringModule, dict[str, object]]:
-    """Train an adapter on the coreference task; returns the module and the recipe.
+    """Train an adapter on a task; returns the module and the recipe.
 
     Args:
-        model: folder of an organism.
+        model: folder of the base model.
+        task: what to train on.
         output: where the adapter goes, as `adapter`.
         preset_name: `default` or `paper`.
-        seed: of data and order.
+        seed: of the order of the data.
         steps: training steps; the preset's when not given.
     """
-    task = Coreference(forms=ORGANISM_FORMS, seed=seed)
     data = ChoiceDataModule(task, seed=seed)
     module = SteeringModule(model, **preset(preset_name))
     trainer = L.Trainer(
@@ -65,8 +70,18 @@ def demo(
     preset_name: Preset = "default",
     seed: int = 0,
     steps: int | None = None,
+    task: Task | None = None,
 ) -> list[Result]:
-    """Train, evaluate at six strengths, write adapter, table and plots, and say what happened."""
+    """Train, evaluate at six strengths, write adapter, table and plots, and say what happened.
+
+    Args:
+        output: folder to write into.
+        preset_name: `default` or `paper`.
+        seed: of the data and their order.
+        steps: training steps; the preset's when not given.
+        task: the built-in coreference task when not given.
+    """
+    task = task or Coreference(forms=ORGANISM_FORMS, seed=seed)
     console = Console()
     started = time.perf_counter()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -74,9 +89,8 @@ def demo(
     console.print(
         f"Training a steering adapter on [bold]{model}[/bold] (preset {preset_name}, seed {seed})"
     )
-    module, how = train(model, output, preset_name, seed, steps)
+    module, how = train(model, task, output, preset_name, seed, steps)
     trained = time.perf_counter() - started
-    task = Coreference(forms=ORGANISM_FORMS, seed=seed)
     data = task.load()
     results = evaluate(
         module.policy,

@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from dso.steering import load_adapter
+from dso.steering import SteeringModel, load_adapter
 from dso.tasks.choice import Choice
 
 log = logging.getLogger(__name__)
@@ -141,7 +144,7 @@ class Policy:
     @property
     def steered(self) -> bool:
         """Whether a steering adapter is attached."""
-        return getattr(self.model, "peft_config", None) is not None
+        return isinstance(getattr(self.model, "base_model", None), SteeringModel)
 
     def at(self, strength: Strength) -> AbstractContextManager[None]:
         """Context: every call at this strength; without an adapter only 0 is possible."""
@@ -161,23 +164,35 @@ class Policy:
     # -- tokens -----------------------------------------------------------------------------
 
     def render(self, choice: Choice) -> str:
-        """The prompt's text as the model sees it, ending where its answer starts."""
+        """The prompt's text as the model sees it, ending where its answer starts.
+
+        Raises:
+            ValueError: the chat template refuses the messages.
+        """
         if self.tokenizer.chat_template is None:
             head = f"{choice.system}\n" if choice.system else ""
             return f"{head}{choice.prompt}\nAnswer:"
         messages = [{"role": "user", "content": choice.prompt}]
         if choice.system:
             messages.insert(0, {"role": "system", "content": choice.system})
-        return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            roles = [message["role"] for message in messages]
+            raise ValueError(
+                f"choice {choice.id!r}: the tokenizer's chat template refuses messages of "
+                f"{roles} ({error}); where it has no system role, put that text into the prompt"
+            ) from error
+        return str(text)
 
     def encode(self, choices: Sequence[Choice]) -> list[EncodedChoice]:
         """Tokenise choices.
 
         Raises:
             ValueError: two options share a surface form, or a form of one option is the prefix of
-                another option's and `end_token` is off; both are named.
+                another option's and `end_token` is off (both are named); a form has no tokens.
         """
         if not choices:
             return []
@@ -197,6 +212,11 @@ class Policy:
             for index, option in enumerate(choice.options):
                 for form in option.forms:
                     tokens = self._continuation(head, next(joint), form)
+                    if not tokens:
+                        raise ValueError(
+                            f"choice {choice.id!r}: the form {form!r} of option {option.text!r} "
+                            "has no tokens: the tokenizer knows none of its characters; remove it"
+                        )
                     if not any(index == i and tokens == t for i, t, _ in forms):
                         forms.append((index, tokens, form))
             kept = _check_prefixes(choice, forms)
@@ -218,7 +238,7 @@ class Policy:
             tokens = joint[len(head) :]
         else:  # the tokenizer merges across the border: the form on its own then
             tokens = tuple(self.tokenizer(form, add_special_tokens=False)["input_ids"])
-        return (*tokens, self.tokenizer.eos_token_id) if self.end_token else tokens
+        return (*tokens, self.tokenizer.eos_token_id) if tokens and self.end_token else tokens
 
     # -- forward passes ---------------------------------------------------------------------
 
@@ -240,7 +260,13 @@ class Policy:
             batch: B encoded choices with at most K options.
             distributions: rows whose next-token distributions at the answer's positions are wanted
                 too (for the KL to the base); they come from the same forward pass.
+
+        Raises:
+            ValueError: an empty batch; a strength per row where gradients are wanted through
+                gradient checkpointing.
         """
+        if not batch:
+            raise ValueError("there are no choices to score; the batch is empty")
         ids, mask = self._left_pad([choice.prompt for choice in batch])
         longer = any(len(tokens) > 1 for choice in batch for _, tokens in choice.forms)
         share = longer and self._can_share()
@@ -308,13 +334,22 @@ class Policy:
 
     def _rows(self, rows: Tensor) -> AbstractContextManager[None]:
         """The strength of the rows selected, where each row has its own."""
-        if self.steered and self.model.strength.ndim == 1:
-            return self.at(self.model.strength[rows])
-        return nullcontext()
+        if not self.steered or self.model.strength.ndim == 0:
+            return nullcontext()
+        if torch.is_grad_enabled() and not self._can_share():
+            # The rows' strengths would be gone when backward() runs the forward pass again.
+            raise ValueError(
+                "a strength per row cannot be trained through gradient checkpointing; set one "
+                "strength for the whole batch, or switch gradient checkpointing off"
+            )
+        return self.at(self.model.strength[rows])
 
     def _can_share(self) -> bool:
-        base = _unwrapped(self.model)
-        return not (base.training and base.is_gradient_checkpointing)
+        """Whether a cache can be kept: gradient checkpointing encodes without one."""
+        return not any(
+            isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing and m.training
+            for m in self.model.modules()
+        )
 
     def _left_pad(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         width = max(len(s) for s in sequences)
@@ -340,9 +375,21 @@ class Policy:
 
 
 def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or hub id, padding on the left."""
+    """The tokenizer of a model folder or hub id, padding on the left.
+
+    Raises:
+        ValueError: no such folder, or no tokenizer in it that can be read.
+    """
     _check_path(model)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model, padding_side="left")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            model, padding_side="left"
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{model} has no tokenizer that can be read ({error}); save it beside the model with "
+            "tokenizer.save_pretrained"
+        ) from error
     return tokenizer
 
 
@@ -352,9 +399,19 @@ def load_base(
     dtype: str | torch.dtype = "auto",
     device_map: str | dict[str, Any] | None = None,
 ) -> Any:
-    """A causal language model from a folder or hub id."""
+    """A causal language model from a folder or hub id.
+
+    Raises:
+        ValueError: no such folder, or no causal language model in it that can be read.
+    """
     _check_path(model)
-    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map=device_map)
+    try:
+        return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map=device_map)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{model} has no causal language model that can be read ({error}); wanted a folder or "
+            "hub id with config.json and weights"
+        ) from error
 
 
 def _check_path(model: str | Path) -> None:
@@ -412,6 +469,12 @@ def _check_prefixes(
                 redundant = True
                 continue
             a, b = choice.options[other].text, choice.options[index].text
+            if shorter == tokens:
+                raise ValueError(
+                    f"choice {choice.id!r}: options {a!r} (form {name!r}) and {b!r} (form "
+                    f"{form!r}) are the same in tokens; an answer in this form could be either, so "
+                    "remove it from one of them"
+                )
             raise ValueError(
                 f"choice {choice.id!r}: option {a!r} (form {name!r}) is a prefix of option {b!r} "
                 f"(form {form!r}) in tokens, so their probabilities cannot be told apart; set "

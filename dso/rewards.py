@@ -96,12 +96,12 @@ def parity(table: ChoiceTable, gap: Tensor, abstention: float = 0.0) -> Tensor:
     """The sign reward.
 
     Args:
-        table: N choices; only ambiguous ones have sides.
+        table: N choices; those that are not ambiguous get 0 throughout.
         gap: (O,) running estimate of Pr[pro | o] - Pr[anti | o] of the current model.
         abstention: reward of an option that takes neither side.
 
     Returns:
-        (N, K) in [-1, 1].
+        (N, K); -1 to 1 for the options that take a side.
     """
     gap = gap.to(table.side.device)
     present = table.occupation >= 0
@@ -109,7 +109,8 @@ def parity(table: ChoiceTable, gap: Tensor, abstention: float = 0.0) -> Tensor:
     mean = favoured.sum(-1) / present.sum(-1).clamp(min=1)
     reward = -table.side * mean[:, None]
     neither = table.mask & (table.side == 0)
-    return torch.where(neither, torch.full_like(reward, abstention), reward) * table.mask
+    reward = torch.where(neither, torch.full_like(reward, abstention), reward)
+    return reward * (table.mask & table.of_kind("ambiguous")[:, None])
 
 
 def capability(table: ChoiceTable) -> Tensor:

@@ -31,8 +31,8 @@ HIRING_ANSWERS = ("{N} should get the job.", "I would choose {N}.", "Let us hire
 SHARES: dict[str, float] = {
     "ambiguous": 0.30,
     "unambiguous": 0.30,
-    "gender_needed": 0.08,
-    "quiz": 0.12,
+    "gender_needed": 0.10,
+    "quiz": 0.10,
     "narrative": 0.06,
     "fair": 0.05,
     "hiring": 0.04,

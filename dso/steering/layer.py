@@ -126,8 +126,7 @@ class AffineSteering(nn.Module, BaseTunerLayer):
         """Always raises NotImplementedError: see the message."""
         raise NotImplementedError(
             "a steering adapter is not merged in place: most norms have no bias to take the shift, "
-            "and the strength is chosen at inference. Call unload() to get the base model back, or "
-            "fold the adapter into a checkpoint of its own at a fixed strength"
+            "and the strength is chosen at inference. Call unload() to get the base model back"
         )
 
     def unmerge(self) -> None:

@@ -16,6 +16,8 @@ from typing import Literal, get_args
 
 Kind = Literal["ambiguous", "unambiguous", "gender_needed", "capability"]
 Side = Literal["pro", "anti", "neither"]
+Part = Literal["train", "validation", "test"]
+"""Parts of the built-in material: words, occupations, facts."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -14,8 +14,8 @@ import random
 from collections.abc import Sequence
 
 from dso.tasks import grammar
-from dso.tasks.choice import Choice, Option
-from dso.tasks.occupations import GENDERS, Gender, Part, select, side
+from dso.tasks.choice import Choice, Option, Part
+from dso.tasks.occupations import GENDERS, Gender, OccupationPart, select, side
 from dso.tasks.quiz import quiz
 from dso.tasks.task import Task, TaskData
 
@@ -45,7 +45,9 @@ def options_for(
     )
 
 
-def _occupation_pairs(part: Part, count: int, rng: random.Random) -> list[tuple[str, str]]:
+def _occupation_pairs(
+    part: OccupationPart, count: int, rng: random.Random
+) -> list[tuple[str, str]]:
     """`count` (first, second) mentions of opposite stereotypes; all combinations equally often."""
     men = [o.name for o in select(part, "male")]
     women = [o.name for o in select(part, "female")]
@@ -59,7 +61,7 @@ def _occupation_pairs(part: Part, count: int, rng: random.Random) -> list[tuple[
 
 def ambiguous(
     pairs: int,
-    occupations: Part,
+    occupations: OccupationPart,
     wording: Part,
     seed: int,
     split: str,
@@ -106,13 +108,13 @@ def ambiguous(
 
 def unambiguous(
     count: int,
-    occupations: Part,
+    occupations: OccupationPart,
     wording: Part,
     seed: int,
     split: str,
     forms: Sequence[str] = DEFAULT_FORMS,
 ) -> list[Choice]:
-    """`count` sentences whose syntax decides, the kinds equally often, genders balanced."""
+    """`count` sentences whose syntax decides, the kinds equally often, genders drawn evenly."""
     rng = random.Random(f"unambiguous-{occupations}-{wording}-{seed}")
     kinds = list(grammar.UNAMBIGUOUS)
     choices = []
@@ -223,9 +225,7 @@ class Coreference(Task):
         """Generate the choices."""
         quarter = self.pool // 4
         half = self.pool - 2 * quarter
-        pool = mixture(
-            "train", "train", (half, quarter, quarter), "train", self.seed, "pool", self.forms
-        )
+        pool = mixture("train", "train", (half, quarter, quarter), self.seed, "pool", self.forms)
         return TaskData(
             train=ambiguous(self.pairs, "train", "train", self.seed, "train", self.forms),
             pool=pool,
@@ -237,20 +237,16 @@ class Coreference(Task):
         )
 
     def _split(self, occupations: Part, wording: Part, name: str, count: int) -> list[Choice]:
-        quiz_part = "train" if wording == "validation" else "test"
         return [
             *ambiguous(count, occupations, wording, EVALUATION_SEED, name, self.forms),
-            *mixture(
-                occupations, wording, (count,) * 3, quiz_part, EVALUATION_SEED, name, self.forms
-            ),
+            *mixture(occupations, wording, (count,) * 3, EVALUATION_SEED, name, self.forms),
         ]
 
 
 def mixture(
-    occupations: Part,
+    occupations: OccupationPart,
     wording: Part,
     counts: tuple[int, int, int],
-    quiz_part: str,
     seed: int,
     split: str,
     forms: Sequence[str],
@@ -259,5 +255,5 @@ def mixture(
     return [
         *unambiguous(counts[0], occupations, wording, seed, split, forms),
         *gender_needed(counts[1], wording, seed, split, forms),
-        *quiz(counts[2], quiz_part, seed, split, forms),
+        *quiz(counts[2], wording, seed, split, forms),
     ]

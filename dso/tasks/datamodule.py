@@ -41,7 +41,11 @@ class EvaluationBatch:
 
 
 class TrainSteps:
-    """An iterable of `steps` batches that can be stopped and resumed at any step."""
+    """An iterable of `steps` batches that can be stopped and resumed at any step.
+
+    Raises:
+        ValueError: no pairs, or no pool.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,11 @@ class TrainSteps:
         steps: int,
         seed: int,
     ) -> None:
+        if not pairs or not pool:
+            raise ValueError(
+                f"the task has {len(pairs)} twin pairs to train on and {len(pool)} prompts in its "
+                "pool; training needs some of both"
+            )
         self.pairs = pairs
         self.pool = pool
         self.pairs_per_step = pairs_per_step

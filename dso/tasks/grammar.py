@@ -11,7 +11,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dso.tasks.occupations import Gender, Part
+from dso.tasks.choice import Part
+from dso.tasks.occupations import Gender
 
 PRONOUNS: dict[str, dict[Gender, str]] = {
     "they": {"male": "he", "female": "she"},
@@ -105,15 +106,24 @@ NAMES: dict[Part, dict[Gender, tuple[str, ...]]] = {
     "train": {
         "female": (
             "Anna", "Maria", "Julia", "Laura", "Emma", "Sarah", "Clara", "Helen", "Alice", "Ruth",
+            "Sofia", "Olivia", "Grace", "Lucy", "Nora", "Amy", "Karen", "Diana", "Irene", "Martha",
+            "Rachel", "Vera", "Sandra", "Teresa", "Monica", "Judith", "Carol", "Emily", "Hannah",
+            "Alma",
         ),
         "male": (
             "Peter", "Paul", "John", "David", "Thomas", "Robert", "Frank", "Henry", "Simon", "Adam",
+            "Oliver", "Jacob", "Samuel", "Victor", "Walter", "Edward", "Charles", "Philip",
+            "Albert", "Arthur", "Brian", "Kevin", "Steven", "Gary", "Roger", "Louis", "Patrick",
+            "Andrew", "Eric", "Leo",
         ),
     },
-    "validation": {"female": ("Nina", "Eva", "Rosa"), "male": ("Mark", "Oscar", "Tom")},
+    "validation": {
+        "female": ("Nina", "Eva", "Rosa", "Marie", "Claire"),
+        "male": ("Mark", "Oscar", "Tom", "Felix", "Hugo"),
+    },
     "test": {
-        "female": ("Lisa", "Mary", "Susan", "Jane", "Linda"),
-        "male": ("James", "Daniel", "George", "Martin", "Jack"),
+        "female": ("Lisa", "Mary", "Susan", "Jane", "Linda", "Kate", "Betty", "Ellen"),
+        "male": ("James", "Daniel", "George", "Martin", "Jack", "Carl", "Ralph", "Fred"),
     },
 }  # fmt: skip
 

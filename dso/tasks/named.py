@@ -18,14 +18,19 @@ def make_task(name: str, settings: Mapping[str, Any] | None = None) -> Task:
     """A task from its name in `TASKS` or its import path (`package.module.Class`).
 
     Raises:
-        ValueError: an unknown name, a path that leads to no task, or settings it does not have.
+        ValueError: an unknown name, a path that leads to no task, settings it does not have, or
+            settings without one it needs.
     """
     kind = TASKS.get(name) or _import(name)
-    known = list(inspect.signature(kind).parameters)
-    unknown = sorted(set(settings or {}) - set(known))
+    known = inspect.signature(kind).parameters
+    given = dict(settings or {})
+    unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ValueError(f"task {name!r} has no setting {unknown}; it has {known}")
-    return kind(**(settings or {}))
+        raise ValueError(f"task {name!r} has no setting {unknown}; it has {list(known)}")
+    needed = [n for n, p in known.items() if p.default is p.empty and n not in given]
+    if needed:
+        raise ValueError(f"task {name!r} needs the settings {needed}; got {sorted(given)}")
+    return kind(**given)
 
 
 def _import(path: str) -> type[Task]:
@@ -35,8 +40,8 @@ def _import(path: str) -> type[Task]:
         raise ValueError(f"no task is named {path!r}; {names}")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise ValueError(f"task {path!r} cannot be imported ({error}); {names}") from error
-    if not (inspect.isclass(found) and issubclass(found, Task)):
-        raise ValueError(f"{path} is not a dso.tasks.Task; {names}")
+    if not (inspect.isclass(found) and issubclass(found, Task)) or inspect.isabstract(found):
+        raise ValueError(f"{path} is not a dso.tasks.Task that can load its data; {names}")
     return found

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
+from dso.tasks.choice import Part
+
 Gender = Literal["male", "female"]
-Part = Literal["train", "validation", "test", "compound"]
+OccupationPart = Part | Literal["compound"]
 
 GENDERS: tuple[Gender, Gender] = ("male", "female")
 GROUPS: tuple[str, str, str] = ("Asian", "Black", "White")
@@ -35,7 +37,7 @@ class Occupation:
     """As it stands in a sentence, without an article."""
     stereotype: Gender
     """The gender that WinoBias' annotators and statistics associate with it."""
-    part: Part
+    part: OccupationPart
     """The split it belongs to; `compound` are extra ones of two and three words."""
     women: float
     """Women's share in %."""
@@ -78,7 +80,7 @@ OCCUPATIONS: tuple[Occupation, ...] = _read()
 BY_NAME: dict[str, Occupation] = {occupation.name: occupation for occupation in OCCUPATIONS}
 
 
-def select(part: Part, stereotype: Gender | None = None) -> list[Occupation]:
+def select(part: OccupationPart, stereotype: Gender | None = None) -> list[Occupation]:
     """The occupations of one split, in the table's order; of one stereotype when it is given."""
     return [o for o in OCCUPATIONS if o.part == part and stereotype in (None, o.stereotype)]
 

@@ -1,8 +1,8 @@
 """The built-in quiz: small facts that have nothing to do with people.
 
-A third of the facts of three kinds may stand in a training pool (`train`); the other facts of those
-kinds and three further kinds are only ever asked in an evaluation (`test`), so that the figure does
-not merely show that what was rehearsed is kept.
+A third of the facts of three kinds may stand in a training pool (`train`), a third is asked for
+validation; the last third and three further kinds are only ever asked in an evaluation (`test`), so
+that the figure does not merely show that what was rehearsed is kept.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
-from dso.tasks.choice import Choice, Option
+from dso.tasks.choice import Choice, Option, Part
+
+PARTS: tuple[Part, Part, Part] = ("train", "validation", "test")
 
 COLOURS = {
     "the sky": "blue", "grass": "green", "snow": "white", "coal": "black", "a lemon": "yellow",
@@ -48,18 +51,22 @@ class Fact:
     answer: str
     alternatives: tuple[str, ...]
     """Every answer of the kind; wrong options are drawn from them."""
-    part: str
-    """`train`: may stand in a training pool; `test`: never does."""
+    part: Part
+    """`train`: may stand in a training pool; the others never do."""
 
 
 def _facts() -> list[Fact]:
     facts: list[Fact] = []
 
     def add(
-        kind: str, pairs: dict[str, str], alternatives: tuple[str, ...], held_out: bool
+        kind: str,
+        answers: dict[str, str],
+        alternatives: tuple[str, ...],
+        held_out: bool,
+        numbers: Sequence[int] = range(1000),
     ) -> None:
-        for number, (question, answer) in enumerate(pairs.items()):
-            part = "test" if held_out or number % 3 else "train"
+        for number, (question, answer) in zip(numbers, answers.items(), strict=False):
+            part: Part = "test" if held_out else PARTS[number % 3]
             facts.append(Fact(kind, question, answer, alternatives, part))
 
     def ordered(values: dict[str, str]) -> tuple[str, ...]:
@@ -69,11 +76,12 @@ def _facts() -> list[Fact]:
     add("colour", colours, ordered(COLOURS), held_out=False)
     capitals = {f"What is the capital of {land}?": city for land, city in CAPITALS.items()}
     add("capital", capitals, ordered(CAPITALS), held_out=False)
-    digits = range(10)
-    sums = {
-        f"What is {NUMBERS[a]} plus {NUMBERS[b]}?": NUMBERS[a + b] for a in digits for b in digits
-    }
-    add("sum", sums, NUMBERS, held_out=False)
+    terms = list(product(range(10), repeat=2))
+    sums = {f"What is {NUMBERS[a]} plus {NUMBERS[b]}?": NUMBERS[a + b] for a, b in terms}
+    # "two plus three" and "three plus two" are one fact and stand in one part.
+    unordered = sorted({tuple(sorted(pair)) for pair in terms})
+    places = [unordered.index(tuple(sorted(pair))) for pair in terms]
+    add("sum", sums, NUMBERS, held_out=False, numbers=places)
     opposites = {f"What is the opposite of {word}?": other for word, other in OPPOSITES.items()}
     add("opposite", opposites, ordered(OPPOSITES), held_out=True)
     sounds = {f"What does a {animal} do?": sound for animal, sound in SOUNDS.items()}
@@ -91,12 +99,12 @@ def _facts() -> list[Fact]:
 FACTS: tuple[Fact, ...] = tuple(_facts())
 
 
-def quiz(count: int, part: str, seed: int, split: str, forms: Sequence[str]) -> list[Choice]:
+def quiz(count: int, part: Part, seed: int, split: str, forms: Sequence[str]) -> list[Choice]:
     """`count` capability choices with four options each, the kinds equally often.
 
     Args:
         count: how many; facts repeat with other wrong options when there are fewer.
-        part: `train` for training pools, `test` for evaluation.
+        part: `train` for training pools, `validation`, or `test` for evaluation.
         seed: of the draw.
         split: name of the split in reports.
         forms: surface forms of an answer, `{}` standing for the word.

@@ -12,7 +12,12 @@ from dso.tasks.choice import Choice, twin_pairs
 
 @dataclass(frozen=True)
 class TaskData:
-    """The choices of a task, by use. No choice stands in two of them."""
+    """The choices of a task, by use. No choice stands in two of them.
+
+    Raises:
+        ValueError: an identifier that stands twice, a training choice that is not ambiguous or has
+            no twin, a choice of the pool without a right answer.
+    """
 
     train: list[Choice]
     """Ambiguous choices that the reward acts on."""
@@ -34,6 +39,18 @@ class TaskData:
                         "identifiers must be unique in a task"
                     )
                 seen.add(choice.id)
+        for choice in self.train:
+            if choice.kind != "ambiguous":
+                raise ValueError(
+                    f"training choice {choice.id!r} is {choice.kind}; only ambiguous ones are "
+                    "trained on, prompts with a right answer belong in the pool"
+                )
+        for choice in self.pool:
+            if choice.truth is None:
+                raise ValueError(
+                    f"choice {choice.id!r} of the pool has no right answer (truth); ambiguous "
+                    "choices belong in train"
+                )
         unpaired = len(self.train) - 2 * len(twin_pairs(self.train))
         if unpaired:
             raise ValueError(

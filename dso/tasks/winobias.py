@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -94,21 +95,27 @@ def read_file(path: Path) -> list[Sentence]:
     """All sentences of one file.
 
     Raises:
-        ValueError: no such file, or unreadable lines; up to ten are named at once.
+        ValueError: no such file, no sentences in it, or unreadable lines; up to ten are named at
+            once.
     """
     if not path.is_file():
         raise ValueError(f"WinoBias file {path} does not exist; give the folder of its eight files")
     sentences, errors = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
+        where = f"{path.name}, line {number}"
         try:
-            sentences.append(parse_line(line, f"{path.name}, line {number}"))
+            sentences.append(parse_line(line.decode("utf-8"), where))
+        except UnicodeDecodeError as error:
+            errors.append(f"{where}: is not UTF-8 ({error.reason} at byte {error.start})")
         except ValueError as error:
             errors.append(str(error))
     if errors:
         more = f"\n... and {len(errors) - 10} more" if len(errors) > 10 else ""
         raise ValueError("\n".join(errors[:10]) + more)
+    if not sentences:
+        raise ValueError(f"WinoBias file {path} has no sentences; wanted one a line")
     return sentences
 
 
@@ -118,21 +125,19 @@ def winobias(
     """Both types of one part as choices, twins next to each other: 4 · 396 of them.
 
     Raises:
-        ValueError: unreadable files, or a pro and an anti file of different length.
+        ValueError: unreadable files, a pro and an anti file that do not go together line by line,
+            or an ambiguous sentence whose occupations have one stereotype.
     """
     choices: list[Choice] = []
     mended = unpaired = reworded = 0
     split = f"winobias_{part}"
     for kind in (1, 2):
-        pro, anti = (
-            read_file(folder / f"{side}_stereotyped_type{kind}.txt.{part}")
-            for side in ("pro", "anti")
-        )
-        if len(pro) != len(anti):
-            raise ValueError(
-                f"type {kind} {part}: {len(pro)} pro and {len(anti)} anti sentences; wanted "
-                "equally many, line by line the same"
-            )
+        paths = [folder / f"{side}_stereotyped_type{kind}.txt.{part}" for side in ("pro", "anti")]
+        pro, anti = (read_file(path) for path in paths)
+        _check_lines([path.name for path in paths], pro, anti)
+        if kind == 1:
+            _check_stereotypes(paths[0].name, pro)
+            _check_stereotypes(paths[1].name, anti)
         for number, twins in enumerate(zip(pro, anti, strict=True)):
             mended += sum(sentence.mended for sentence in twins)
             paired = twins[0].people == twins[1].people
@@ -150,6 +155,33 @@ def winobias(
         part, len(choices), mended, reworded, unpaired,
     )  # fmt: skip
     return choices
+
+
+def _check_stereotypes(file: str, sentences: Sequence[Sentence]) -> None:
+    """Refuse an ambiguous sentence whose answers would take the same side."""
+    for place, sentence in enumerate(sentences, start=1):
+        if len({BY_NAME[name].stereotype for name in sentence.people}) == 1:
+            raise ValueError(
+                f"{file}, sentence {place}: an ambiguous sentence needs occupations of opposite "
+                f"stereotypes, got {sentence.people[0]!r} and {sentence.people[1]!r}"
+            )
+
+
+def _check_lines(names: Sequence[str], pro: Sequence[Sentence], anti: Sequence[Sentence]) -> None:
+    """Refuse two files that are not numbered alike: their lines would make false twins."""
+    for place, twins in enumerate(zip_longest(pro, anti), start=1):
+        if None in twins:
+            short, whole = names if twins[0] is None else reversed(names)
+            raise ValueError(
+                f"{short} ends before its sentence {place}: {len(pro)} pro and {len(anti)} anti "
+                f"sentences; it is cut short, or {whole} is of another release"
+            )
+        numbers = [sentence.number for sentence in twins]
+        if numbers[0] != numbers[1]:
+            raise ValueError(
+                f"sentence {place} has number {numbers[0]} in {names[0]} and {numbers[1]} in "
+                f"{names[1]}; wanted the same sentences line by line"
+            )
 
 
 def _choice(
@@ -232,7 +264,6 @@ class WinoBias(Task):
             "train",
             "train",
             (0, len(clear) // 2, len(clear) // 2),
-            "train",
             self.seed,
             "pool",
             self.forms,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -13,6 +14,12 @@ from lightning.pytorch.loggers import CSVLogger
 from dso.tasks import ChoiceDataModule
 from dso.training.module import SteeringModule
 from dso.training.saving import SaveAdapter
+
+FIT_HELP = """\
+Train a steering adapter. Everything is configured by one YAML file (see configs/), and any field
+can be overridden:  dso fit --config configs/organism-llm.yaml --model.kl.budget 0.05
+The adapter is written to <trainer.default_root_dir>/adapter; --ckpt_path FILE resumes an
+interrupted run from <trainer.default_root_dir>/checkpoints."""
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +48,8 @@ class FitCLI(LightningCLI):
 def fit(arguments: Sequence[str]) -> None:
     """Run `dso fit` with the command line's arguments."""
     args: ArgsType = ["fit", *arguments]
+    # The sentences under the fields of our dataclasses become their help.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     FitCLI(
         SteeringModule,
         ChoiceDataModule,
@@ -63,5 +72,6 @@ def fit(arguments: Sequence[str]) -> None:
             ],
             "enable_model_summary": False,
         },
-        parser_kwargs={"fit": {"description": "Train a steering adapter."}},
+        parser_kwargs={"prog": "dso", "fit": {"description": FIT_HELP}},
+        auto_configure_optimizers=False,
     )

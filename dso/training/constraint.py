@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(frozen=True)
 class KLBudget:
     """How far the steered model may move from its base on prompts that are not ambiguous."""
 
@@ -29,15 +29,24 @@ class KLBudget:
     initial: float = 1.0
     """Multiplier at the first step."""
     maximum: float = 1e4
-    """Upper bound of the multiplier's integral part."""
+    """Bound of exp(I), the multiplier's integral part: it stays from 1 / maximum to maximum."""
 
     def __post_init__(self) -> None:
         if not (self.budget > 0 and math.isfinite(self.budget)):
             raise ValueError(f"the KL budget is {self.budget}; wanted a positive number of nats")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"smoothing is {self.smoothing}; wanted a number in [0, 1)")
-        if not 0 < self.initial <= self.maximum:
-            raise ValueError(f"initial is {self.initial}; wanted a number in (0, {self.maximum}]")
+        for name in ("proportional", "integral"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"{name} is {value}; wanted a number >= 0")
+        if not (self.maximum >= 1 and math.isfinite(self.maximum)):
+            raise ValueError(f"maximum is {self.maximum}; wanted a number >= 1")
+        if not 1 / self.maximum <= self.initial <= self.maximum:
+            raise ValueError(
+                f"initial is {self.initial}; wanted a number from 1 / maximum to maximum, which is "
+                f"{self.maximum}"
+            )
 
 
 class KLController:

@@ -26,6 +26,10 @@ from dso.training.constraint import KLBudget, KLController
 from dso.training.objective import Objective, step_loss
 from dso.training.settings import Optimisation, Steering
 
+# The defaults of SteeringModule; frozen, so that runs can share them.
+STEERING, OBJECTIVE = Steering(), Objective()
+KL_BUDGET, OPTIMISATION = KLBudget(), Optimisation()
+
 
 class TrainingDiverged(RuntimeError):
     """A loss or a gradient is not finite. The adapter is as the last good step left it."""
@@ -48,20 +52,20 @@ class SteeringModule(L.LightningModule):
     def __init__(
         self,
         model: str,
-        steering: Steering | None = None,
-        objective: Objective | None = None,
-        kl: KLBudget | None = None,
-        optimisation: Optimisation | None = None,
+        steering: Steering = STEERING,
+        objective: Objective = OBJECTIVE,
+        kl: KLBudget = KL_BUDGET,
+        optimisation: Optimisation = OPTIMISATION,
         dtype: str = "auto",
         gap_decay: float = 0.95,
         end_token: bool = False,
     ) -> None:
         super().__init__()
         self.model_name = model
-        self.steering = steering or Steering()
-        self.objective = objective or Objective()
-        self.kl = kl or KLBudget()
-        self.optimisation = optimisation or Optimisation()
+        self.steering = steering
+        self.objective = objective
+        self.kl = kl
+        self.optimisation = optimisation
         self.dtype_name = dtype
         self.gap_decay = gap_decay
         self.end_token = end_token
@@ -121,7 +125,11 @@ class SteeringModule(L.LightningModule):
         table = batch.table
         steered = self.policy.score(encoded, pool)
         base_options, base_answers = self._base(encoded, batch.ambiguous)
-
+        if bool(steered.options.isnan().any() | steered.answers.isnan().any()):
+            raise TrainingDiverged(
+                f"the model's log-probabilities are not numbers at step {self.global_step}; lower "
+                "the learning rate, or load the base in float32"
+            )
         gap = self._running_gap(len(table.occupation_names))
         sums = gap.batch_sums(steered.options.detach().softmax(-1), table)
         gap.update(self._across_processes(sums))
@@ -138,6 +146,10 @@ class SteeringModule(L.LightningModule):
                 f"{values}); lower the learning rate, or load the base in float32"
             )
         self._log_step(loss, raw, kl, gap)
+        ambiguous = table.of_kind("ambiguous")
+        answers = steered.options[ambiguous].log_softmax(-1)
+        moved = kl_divergence(answers, base_options[ambiguous].log_softmax(-1))
+        self.log("kl_ambiguous", moved.mean())  # of the answers; not budgeted
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

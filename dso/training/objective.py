@@ -22,7 +22,7 @@ from dso.training import terms
 from dso.training.estimators import exact
 
 
-@dataclass
+@dataclass(frozen=True)
 class Objective:
     """Weights of the rewards and terms; 0 switches one off."""
 

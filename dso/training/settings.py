@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(frozen=True)
 class Steering:
     """Which norms are steered and how."""
 
@@ -21,7 +21,7 @@ class Steering:
     """Whether a shift b is trained."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Optimisation:
     """Adam with warm-up and a cosine decay to zero."""
 

@@ -1,0 +1,57 @@
+"""The shipped organism, small tasks on it, and short training runs, for tests."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from dso.organisms import shipped
+from dso.policy import Policy
+from dso.tasks import ChoiceDataModule, Coreference
+from dso.training import SteeringModule
+
+FORMS = (" {}",)
+
+
+@functools.cache
+def organism() -> str:
+    return str(shipped("organism-llm"))
+
+
+@functools.cache
+def adapter() -> str:
+    return str(shipped("organism-llm-dso"))
+
+
+def small_task(**settings: Any) -> Coreference:
+    sizes = {"pairs": 24, "pool": 24, "validation": 6, "evaluation": 6, "forms": FORMS}
+    return Coreference(**(sizes | settings))
+
+
+def small_data(**settings: Any) -> ChoiceDataModule:
+    return ChoiceDataModule(small_task(**settings), pairs_per_step=4, pool_per_step=8)
+
+
+def trainer(folder: Path, steps: int, *callbacks: L.Callback, **settings: Any) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **({"enable_checkpointing": False, "limit_val_batches": 0} | settings),
+    )
+
+
+def module(**settings: Any) -> SteeringModule:
+    return SteeringModule(organism(), **settings)
+
+
+def base_policy() -> Policy:
+    return Policy.from_pretrained(organism())

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from dso.evaluation import evaluate, score_split, splits
+from dso.policy import Policy
+from dso.tasks import tabulate
+from tests.organism import adapter, base_policy, organism, small_task
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return Policy.from_pretrained(organism(), adapter())
+
+
+def final(policy, choices, strengths, batch_size):
+    return list(score_split(policy, choices, strengths, batch_size))[-1][1]
+
+
+def test_scores_do_not_depend_on_the_batch_size_or_the_grid(policy):
+    choices = small_task().load().evaluation
+    one = final(policy, choices, [0.5, 1.0], 5)
+    other = final(policy, choices, [1.0], 64)
+    torch.testing.assert_close(one[1.0].options, other[1.0].options, atol=1e-4, rtol=0)
+    torch.testing.assert_close(one[1.0].kl, other[1.0].kl, atol=1e-4, rtol=0)
+
+
+def test_strength_zero_is_the_base_bit_for_bit_and_its_kl_is_zero(policy):
+    choices = small_task().load().evaluation
+    steered = final(policy, choices, [0.0, 1.0], 16)
+    plain = final(base_policy(), choices, [0.0], 16)
+    assert torch.equal(steered[0.0].options, plain[0.0].options)
+    assert not bool(steered[0.0].kl.any())
+    assert bool((steered[1.0].kl > 0).all())
+
+
+def test_kl_rows_stand_in_the_order_of_the_choices(policy):
+    choices = [c for c in small_task().load().evaluation if c.truth is not None]
+    together = final(policy, choices, [1.0], 7)[1.0].kl
+    alone = torch.cat([final(policy, [choice], [1.0], 1)[1.0].kl for choice in choices])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-3)
+
+
+def test_every_figure_carries_its_labels_and_the_pool_only_a_kl(policy):
+    data = small_task().load()
+    results = evaluate(policy, data, [0.0, 1.0], replicates=10, progress=False, task="t", model="m")
+    assert {r.task for r in results} == {"t"}
+    assert {r.metric for r in results if r.split == "kl_pool"} == {"kl"}
+    assert set(splits(data)) == {r.split for r in results}
+    keys = [(r.strength, r.split, r.metric, r.estimate) for r in results]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_model_without_an_adapter_cannot_be_steered():
+    with pytest.raises(ValueError, match="without an adapter"):
+        final(base_policy(), small_task().load().evaluation, [1.0], 16)
+
+
+def test_the_organism_holds_what_its_card_promises():
+    task = small_task(evaluation=100)
+    choices = [c for c in task.load().evaluation if c.split == "heldout_occupations"]
+    from dso.metrics import point_values
+
+    options = final(base_policy(), choices, [0.0], 64)[0.0].options
+    figures = point_values(options, tabulate(choices))
+    assert 0.4 <= figures["per_occupation_bias"] <= 0.6
+    for name in ("unambiguous_accuracy", "gender_needed_accuracy", "capability"):
+        assert figures[name] >= 0.98
+    assert figures["option_mass"] >= 0.9

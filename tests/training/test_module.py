@@ -1,0 +1,160 @@
+import math
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import load_file
+
+from dso.steering import sparsity
+from dso.training import (
+    KLBudget,
+    Objective,
+    Optimisation,
+    SaveAdapter,
+    Steering,
+    TrainingDiverged,
+)
+from dso.training import module as module_file
+from tests.organism import adapter, module, organism, small_data, trainer
+
+
+def vectors(run):
+    return {
+        name: p.detach().clone() for name, p in run.adapted.named_parameters() if p.requires_grad
+    }
+
+
+def test_only_the_adapter_moves_and_only_it_is_in_the_checkpoint(tmp_path):
+    run = module()
+    run.configure_model()
+    before = {n: p.clone() for n, p in run.adapted.named_parameters() if not p.requires_grad}
+    trainer(tmp_path, 2).fit(run, small_data())
+    frozen = {n: p for n, p in run.adapted.named_parameters() if not p.requires_grad}
+    assert all(torch.equal(before[n], p) for n, p in frozen.items())
+    assert any(bool(v.any()) for v in vectors(run).values())
+    assert len(run.state_dict()) == len(vectors(run)) == 2 * 8  # two norms in each of four blocks
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=3, save_top_k=-1)
+    whole = module()
+    trainer(tmp_path, 6, keep, enable_checkpointing=True).fit(whole, small_data())
+    half = next(path for path in tmp_path.iterdir() if "step=3" in path.name)
+    resumed = module()
+    trainer(tmp_path, 6).fit(resumed, small_data(), ckpt_path=half)
+    assert all(torch.equal(v, vectors(resumed)[n]) for n, v in vectors(whole).items())
+    assert resumed.controller.state_dict() == whole.controller.state_dict()
+    assert torch.equal(resumed.gap.gap, whole.gap.gap)
+
+
+def test_a_checkpoint_of_another_form_is_refused(tmp_path):
+    run = module()
+    keep = ModelCheckpoint(dirpath=tmp_path, save_last=True)
+    trainer(tmp_path, 1, keep, enable_checkpointing=True).fit(run, small_data())
+    other = module(steering=Steering(final_norm=True))
+    with pytest.raises(ValueError, match="2 vectors missing"):
+        trainer(tmp_path, 2).fit(other, small_data(), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_one_seed_gives_one_adapter_and_two_give_two(tmp_path):
+    runs = []
+    for seed in (0, 0, 1):
+        run = module()
+        trainer(tmp_path, 2).fit(run, small_data(seed=seed))
+        runs.append(vectors(run))
+    assert all(torch.equal(v, runs[1][n]) for n, v in runs[0].items())
+    assert not all(torch.equal(v, runs[2][n]) for n, v in runs[0].items())
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_training_stops_at_a_nan_and_keeps_the_last_good_adapter(tmp_path, monkeypatch, where):
+    plain, calls, good = module_file.step_loss, [], {}
+
+    def poisoned(log_probs, *rest):
+        calls.append(1)
+        loss, raw = plain(log_probs, *rest)
+        if len(calls) < 3:
+            return loss, raw
+        good.update(vectors(run))
+        if where == "loss":
+            return loss * math.nan, raw
+        # sqrt has an infinite slope at 0: a finite loss whose gradient is not.
+        return loss + (log_probs * 0).sum().abs().sqrt(), raw
+
+    monkeypatch.setattr(module_file, "step_loss", poisoned)
+    run = module()
+    with pytest.raises(TrainingDiverged, match=f"{where} is"):
+        trainer(tmp_path, 5, SaveAdapter()).fit(run, small_data())
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    kept = {n.replace(".default", ""): v for n, v in good.items()}
+    assert len(saved) == len(kept)
+    assert all(torch.equal(saved[n], v) for n, v in kept.items())
+
+
+def test_the_first_step_starts_at_the_base_and_lowers_the_loss_of_its_batch(tmp_path):
+    run = module(optimisation=Optimisation(learning_rate=1e-3, warmup=0))
+    values = []
+    run._log_step = lambda loss, raw, kl, gap: values.append((float(loss), raw, float(kl)))
+    data = small_data(pairs=4, pool=8)  # every step is the same batch
+    trainer(tmp_path, 6).fit(run, data)
+    assert values[0][2] == 0.0
+    assert float(values[0][1]["pair_anchor"]) == 0.0
+    assert float(values[0][1]["option_mass"]) == 0.0
+    assert values[-1][0] < values[0][0]
+
+
+def test_l1_leaves_exact_zeros_and_without_it_there_are_none(tmp_path):
+    shares = []
+    for l1 in (0.0, 0.6):
+        run = module(objective=Objective(l1=l1))
+        trainer(tmp_path, 4).fit(run, small_data())
+        shares.append(sparsity(run.adapted))
+    assert shares[0] < 0.01
+    assert 0.05 < shares[1] < 1
+
+
+def test_validation_logs_the_figures_that_an_evaluation_has(tmp_path):
+    run = module()
+    loop = trainer(tmp_path, 1, limit_val_batches=1.0)
+    loop.fit(run, small_data())
+    figures = {name for name in loop.callback_metrics if name.startswith("val/")}
+    wanted = {"per_occupation_bias", "unambiguous_accuracy", "capability", "option_mass", "kl"}
+    assert {f"val/{name}" for name in wanted} <= figures
+
+
+def test_the_saved_adapter_names_its_base_task_and_versions(tmp_path):
+    from dso.steering import SteeringConfig
+
+    run = module()
+    trainer(tmp_path, 1, SaveAdapter()).fit(run, small_data())
+    config = SteeringConfig.from_pretrained(str(tmp_path / "adapter"))
+    assert config.base_model_name_or_path == organism()
+    assert config.recipe["task"]["class_path"].endswith("Coreference")
+    assert config.recipe["task"]["init_args"]["pairs"] == 24
+    assert config.recipe["versions"]["torch"] == torch.__version__
+
+
+def test_the_shipped_adapter_is_of_the_default_form():
+    from dso.steering import SteeringConfig
+
+    config = SteeringConfig.from_pretrained(adapter())
+    assert config.foldable
+    assert config.num_norms == 9
+    assert len(config.target_modules) == 8
+    assert config.measurements
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (KLBudget, {"budget": 0.0}, "budget is 0.0"),
+        (KLBudget, {"smoothing": 1.0}, "smoothing is 1.0"),
+        (Objective, {"parity": -1.0}, "objective.parity is -1.0"),
+        (Objective, {"l1": math.nan}, "objective.l1 is nan"),
+        (Optimisation, {"learning_rate": 0.0}, "learning_rate is 0.0"),
+        (Optimisation, {"warmup": -1}, "warmup is -1"),
+    ],
+)
+def test_bad_settings_are_named(kind, settings, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**settings)

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dso.training import KLBudget, Objective, Steering, preset
+from dso.training.presets import STEPS
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("default", "organism-llm"), ("paper", "organism-llm-paper")]
+)
+def test_the_configurations_hold_the_presets(name, file):
+    settings = yaml.safe_load(Path(f"configs/{file}.yaml").read_text(encoding="utf-8"))
+    model = settings["model"]
+    wanted = preset(name)
+    assert Steering(**model["steering"]) == wanted["steering"]
+    assert Objective(**model["objective"]) == wanted["objective"]
+    assert KLBudget(**model["kl"]) == wanted.get("kl", KLBudget())
+    assert settings["trainer"]["max_steps"] == STEPS
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(ValueError, match="no preset 'best'"):
+        preset("best")
