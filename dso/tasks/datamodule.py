@@ -7,8 +7,9 @@ permutation, and a resumed run goes on with exactly the batches it would have ha
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import lightning as L
 import torch
@@ -158,6 +159,14 @@ class ChoiceDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load the data, so that bad data are reported before a model is."""
         self.validation_table = tabulate(self.data.validation)
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Move a batch's tensors; choices are plain data."""
+        if isinstance(batch, TrainBatch):
+            return replace(batch, table=batch.table.to(device))
+        return replace(batch, rows=batch.rows.to(device))
 
     def train_dataloader(self) -> TrainSteps:
         """As many batches as the trainer has steps; one epoch is the whole run."""

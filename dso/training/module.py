@@ -8,7 +8,7 @@ Source: arXiv 2512.15926, section 4.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -108,14 +108,6 @@ class SteeringModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        """Move a batch's tensors; choices are plain data."""
-        if isinstance(batch, TrainBatch):
-            return replace(batch, table=batch.table.to(device))
-        return replace(batch, rows=batch.rows.to(device))
-
     # -- training ---------------------------------------------------------------------------
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
@@ -140,10 +132,10 @@ class SteeringModule(L.LightningModule):
         multiplier = self.controller.multiplier
         loss = loss + multiplier * kl
         if not bool(torch.isfinite(loss)):
-            values = {name: float(value.detach()) for name, value in raw.items()}
+            values = {name: float(value.detach()) for name, value in (raw | {"kl": kl}).items()}
             raise TrainingDiverged(
-                f"the loss is {float(loss.detach())} at step {self.global_step} (kl {float(kl)}, "
-                f"{values}); lower the learning rate, or load the base in float32"
+                f"the loss is {float(loss.detach())} at step {self.global_step}: {values}; lower "
+                "the learning rate, or load the base in float32"
             )
         self._log_step(loss, raw, kl, gap)
         ambiguous = table.of_kind("ambiguous")
