@@ -3,8 +3,6 @@
     dso fit         train an adapter from a YAML configuration
     dso evaluate    measure a model with an adapter over a grid of strengths
     dso demo        train on the shipped organism and show what changed
-
-Heavy imports happen inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -114,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = parsed.command
         command = {"evaluate": lambda: _evaluate(parsed), "demo": lambda: _demo(parsed)}[name]
     try:
+        _no_loading_bars()
         command()
     except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
         if debug:
@@ -134,7 +133,15 @@ def _quiet() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("httpx", "lightning.pytorch.utilities.rank_zero", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning.*")
+    for package in ("lightning", "transformers"):
+        warnings.filterwarnings("ignore", module=rf"{package}\..*")
+
+
+def _no_loading_bars() -> None:
+    """Loading a model is one line of a run, not a progress bar of its own."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
 
 def _fit(arguments: list[str]) -> None:

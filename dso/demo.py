@@ -53,6 +53,7 @@ def train(
         accelerator="auto",
         devices=1,
         max_steps=steps or STEPS,
+        max_epochs=1,
         default_root_dir=output,
         callbacks=[RichProgressBar(leave=True), SaveAdapter()],
         logger=False,

@@ -142,6 +142,11 @@ class Policy:
         return device
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens the model's distributions range over."""
+        return int(_unwrapped(self.model).get_output_embeddings().weight.shape[0])
+
+    @property
     def steered(self) -> bool:
         """Whether a steering adapter is attached."""
         return isinstance(getattr(self.model, "base_model", None), SteeringModel)

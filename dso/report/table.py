@@ -87,9 +87,10 @@ def results_table(
     shown = grid(results, split, estimate=estimate)
     caption = "small: 95 % interval" if intervals else None
     table = Table(title=f"{split}, by strength", caption=caption)
-    table.add_column("", no_wrap=True)
+    table.add_column("")
     for strength in shown.strengths:
-        table.add_column(f"{strength:g}", justify="right")
+        # Figures stay whole: where the terminal is narrow, the metric's name is what wraps.
+        table.add_column(f"{strength:g}", justify="right", no_wrap=True)
     for metric in shown.metrics:
         row = [Text(title_of(metric).heading())]
         for strength in shown.strengths:

@@ -201,7 +201,7 @@ class Coreference(Task):
     def __init__(
         self,
         pairs: int = 300,
-        pool: int = 600,
+        pool: int = 2400,
         validation: int = 120,
         evaluation: int = 300,
         forms: Sequence[str] = DEFAULT_FORMS,

@@ -129,7 +129,7 @@ class ChoiceDataModule(L.LightningDataModule):
         self,
         task: Task,
         pairs_per_step: int = 16,
-        pool_per_step: int = 32,
+        pool_per_step: int = 64,
         evaluation_batch: int = 64,
         seed: int = 0,
     ) -> None:

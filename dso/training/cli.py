@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import set_parsing_settings
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from dso.tasks import ChoiceDataModule
 from dso.training.module import SteeringModule
+from dso.training.presets import STEPS
 from dso.training.saving import SaveAdapter
 
 FIT_HELP = """\
@@ -28,14 +31,17 @@ class FitCLI(LightningCLI):
     """Adds what every run has unless its configuration says otherwise: progress, CSV log, adapter
     folder, and a checkpoint every fifty steps to resume from."""
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Log to CSV in the run's own folder unless the configuration names a logger."""
+        settings = self._get(self.config_init, "trainer", default={})
+        if settings.get("logger") is None:
+            kwargs["logger"] = CSVLogger(settings["default_root_dir"], name="logs")
+        return super().instantiate_trainer(**kwargs)
+
     def before_fit(self) -> None:
-        """Fill in the callbacks and the logger that the configuration leaves open."""
-        trainer = self.trainer
-        root = Path(trainer.default_root_dir)
-        kinds = {type(callback) for callback in trainer.callbacks}  # type: ignore[attr-defined]
-        if SaveAdapter not in kinds:
-            trainer.callbacks.append(SaveAdapter())  # type: ignore[attr-defined]
-        for callback in trainer.checkpoint_callbacks:
+        """Put the checkpoints beside the adapter, and say where."""
+        root = Path(self.trainer.default_root_dir)
+        for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(root / "checkpoints")
         log.info("writing to %s", root)
@@ -58,17 +64,15 @@ def fit(arguments: Sequence[str]) -> None:
         save_config_kwargs={"overwrite": True},
         trainer_defaults={
             "default_root_dir": "runs/fit",
-            "max_steps": 300,
+            "max_steps": STEPS,
+            "max_epochs": 1,
             "val_check_interval": 50,
             "log_every_n_steps": 1,
             "num_sanity_val_steps": 0,
-            "logger": {
-                "class_path": f"{CSVLogger.__module__}.{CSVLogger.__qualname__}",
-                "init_args": {"save_dir": "runs/fit", "name": "logs"},
-            },
             "callbacks": [
                 RichProgressBar(leave=True),
                 ModelCheckpoint(every_n_train_steps=50, save_last=True, save_top_k=1),
+                SaveAdapter(),
             ],
             "enable_model_summary": False,
         },

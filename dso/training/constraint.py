@@ -18,7 +18,7 @@ from dataclasses import dataclass
 class KLBudget:
     """How far the steered model may move from its base on prompts that are not ambiguous."""
 
-    budget: float = 0.02
+    budget: float = 0.003
     """Epsilon: mean next-token KL(steered || base) at the answers of the pool, in nats."""
     smoothing: float = 0.9
     """Weight that the moving average of the KL gives to its past."""

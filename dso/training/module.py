@@ -21,7 +21,7 @@ from dso.policy import EncodedChoice, Policy, load_base, load_tokenizer
 from dso.rewards import RunningGap
 from dso.steering import SteeringConfig, attach, soft_threshold_
 from dso.tasks.choice import Choice
-from dso.tasks.datamodule import ChoiceDataModule, EvaluationBatch, TrainBatch
+from dso.tasks.datamodule import ChoiceDataModule, EvaluationBatch, TrainBatch, TrainSteps
 from dso.training.constraint import KLBudget, KLController
 from dso.training.objective import Objective, step_loss
 from dso.training.settings import Optimisation, Steering
@@ -29,6 +29,12 @@ from dso.training.settings import Optimisation, Steering
 # The defaults of SteeringModule; frozen, so that runs can share them.
 STEERING, OBJECTIVE = Steering(), Objective()
 KL_BUDGET, OPTIMISATION = KLBudget(), Optimisation()
+
+
+KEPT_VOCABULARY = 2**13
+"""Up to this size of the vocabulary the base's distributions are kept instead of recomputed."""
+KEPT_BATCH = 64
+"""Choices a forward pass when they are computed."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -73,7 +79,8 @@ class SteeringModule(L.LightningModule):
         self.gap: RunningGap | None = None
         self._pending_gap: dict[str, Tensor] | None = None
         self._encoded: dict[str, EncodedChoice] = {}
-        self._base_scores: dict[str, Tensor] = {}
+        self._base_options: dict[str, Tensor] = {}
+        self._base_answers: dict[str, Tensor] = {}
         self._validation_kl: list[Tensor] = []
 
     # -- set-up -----------------------------------------------------------------------------
@@ -110,6 +117,17 @@ class SteeringModule(L.LightningModule):
 
     # -- training ---------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        """Keep what the base says of choices that come more than once: it never changes."""
+        steps = self.trainer.train_dataloader
+        assert isinstance(steps, TrainSteps)
+        ambiguous = [choice for pair in steps.pairs for choice in pair]
+        small = self.policy.vocabulary <= KEPT_VOCABULARY
+        self._keep_base(
+            ambiguous if steps.steps * 2 * steps.pairs_per_step > len(ambiguous) else [],
+            steps.pool if small and steps.steps * steps.pool_per_step > len(steps.pool) else [],
+        )
+
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:
         """One step: score, reward, constrain."""
         encoded = self._encode(batch.choices)
@@ -128,15 +146,14 @@ class SteeringModule(L.LightningModule):
         loss, raw = step_loss(steered.options, base_options, table, gap.gap, self.objective)
 
         kl = steered.mean_by_row(kl_divergence(steered.answers, base_answers)).mean()
-        self.controller.update(float(self._across_processes(kl.detach(), mean=True)))
-        multiplier = self.controller.multiplier
-        loss = loss + multiplier * kl
-        if not bool(torch.isfinite(loss)):
+        if not bool(torch.isfinite(loss + kl)):
             values = {name: float(value.detach()) for name, value in (raw | {"kl": kl}).items()}
             raise TrainingDiverged(
-                f"the loss is {float(loss.detach())} at step {self.global_step}: {values}; lower "
-                "the learning rate, or load the base in float32"
+                f"the loss is not finite at step {self.global_step}: {values}; lower the learning "
+                "rate, or load the base in float32"
             )
+        self.controller.update(float(self._across_processes(kl.detach(), mean=True)))
+        loss = loss + self.controller.multiplier * kl
         self._log_step(loss, raw, kl, gap)
         ambiguous = table.of_kind("ambiguous")
         answers = steered.options[ambiguous].log_softmax(-1)
@@ -251,22 +268,46 @@ class SteeringModule(L.LightningModule):
     def _base(self, encoded: Sequence[EncodedChoice], ambiguous: int) -> tuple[Tensor, Tensor]:
         """The base's option log-probabilities (N, K), and its distributions for the pool's rows.
 
-        Those of the ambiguous choices are few numbers and are kept; whole distributions are not.
+        What is not kept is computed, in one pass. What is kept was computed before the first step
+        (`_keep_base`), so that a resumed run sees the same numbers to the last bit.
         """
-        unseen = [e for e in encoded[:ambiguous] if e.id not in self._base_scores]
-        rest = list(encoded[ambiguous:])
-        with self.policy.base():
-            scores = self.policy.score(
-                [*unseen, *rest], range(len(unseen), len(unseen) + len(rest))
-            )
-        for row, choice in enumerate(unseen):
-            self._base_scores[choice.id] = scores.options[row, : choice.options].clone()
+        pool = range(ambiguous, len(encoded))
+        fresh = [
+            row
+            for row, choice in enumerate(encoded)
+            if choice.id not in (self._base_answers if row >= ambiguous else self._base_options)
+        ]
+        options = {row: self._base_options.get(choice.id) for row, choice in enumerate(encoded)}
+        answers = {row: self._base_answers.get(encoded[row].id) for row in pool}
+        if fresh:
+            wanted = [place for place, row in enumerate(fresh) if row >= ambiguous]
+            with self.policy.base():
+                scores = self.policy.score([encoded[row] for row in fresh], wanted)
+            for place, row in enumerate(fresh):
+                options[row] = scores.options[place, : encoded[row].options]
+            for place in wanted:
+                answers[fresh[place]] = scores.answers[scores.answer_rows == place]
         width = max(choice.options for choice in encoded)
-        options = scores.options.new_full((len(encoded), width), -torch.inf)
-        for row, choice in enumerate(encoded[:ambiguous]):
-            options[row, : choice.options] = self._base_scores[choice.id]
-        options[ambiguous:, : scores.options.shape[1]] = scores.options[len(unseen) :]
-        return options, scores.answers
+        grid = torch.full((len(encoded), width), -torch.inf, device=self.device)
+        for row, values in options.items():
+            assert values is not None
+            grid[row, : len(values)] = values
+        rows = [values for values in answers.values() if values is not None]
+        # In the order of `Scores.answers`: every row's first position, then the further ones.
+        return grid, torch.cat([*(row[:1] for row in rows), *(row[1:] for row in rows)])
+
+    @torch.no_grad()
+    def _keep_base(self, ambiguous: Sequence[Choice], pool: Sequence[Choice]) -> None:
+        """Compute and keep what the base says of these choices, batch by batch."""
+        for choices, full in ((ambiguous, False), (pool, True)):
+            for start in range(0, len(choices), KEPT_BATCH):
+                encoded = self._encode(choices[start : start + KEPT_BATCH])
+                with self.policy.base():
+                    scores = self.policy.score(encoded, range(len(encoded)) if full else ())
+                for row, choice in enumerate(encoded):
+                    self._base_options[choice.id] = scores.options[row, : choice.options].clone()
+                    if full:
+                        self._base_answers[choice.id] = scores.answers[scores.answer_rows == row]
 
     def _running_gap(self, occupations: int) -> RunningGap:
         if self.gap is None:

@@ -28,9 +28,9 @@ class Objective:
 
     parity: float = 1.0
     """The sign reward: -1 for the side the model favours, +1 for the other."""
-    twin_consistency: float = 1.0
+    twin_consistency: float = 3.0
     """Symmetric KL between the answers of gender-swapped twins."""
-    pair_anchor: float = 5.0
+    pair_anchor: float = 20.0
     """Squared move of the twins' mean P(first mentioned) away from the base model's."""
     capability: float = 1.0
     """+1 for the right answer on prompts that have one."""

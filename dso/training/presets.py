@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from dso.training.constraint import KLBudget
 from dso.training.objective import Objective
-from dso.training.settings import Steering
+from dso.training.settings import Optimisation, Steering
 
 Preset = Literal["default", "paper"]
 
-STEPS = 300
+STEPS = 600
 """Training steps of both presets."""
 
 
@@ -26,5 +27,7 @@ def preset(name: Preset) -> dict[str, Any]:
         return {
             "steering": Steering(final_norm=True),
             "objective": Objective(twin_consistency=0.0, pair_anchor=0.0, abstention=1.0, l1=0.01),
+            "kl": KLBudget(budget=0.02),
+            "optimisation": Optimisation(learning_rate=1e-2),
         }
     raise ValueError(f"no preset {name!r}; wanted 'default' or 'paper'")

@@ -25,7 +25,7 @@ class Steering:
 class Optimisation:
     """Adam with warm-up and a cosine decay to zero."""
 
-    learning_rate: float = 3e-2
+    learning_rate: float = 2e-2
     """Peak rate. The vectors start at 0 and the way they go matters: too small a rate is the usual
     failure."""
     betas: tuple[float, float] = (0.9, 0.95)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dso.training import KLBudget, Objective, Steering, preset
+from dso.training import KLBudget, Objective, Optimisation, Steering, preset
 from dso.training.presets import STEPS
 
 
@@ -17,6 +17,8 @@ def test_the_configurations_hold_the_presets(name, file):
     assert Steering(**model["steering"]) == wanted["steering"]
     assert Objective(**model["objective"]) == wanted["objective"]
     assert KLBudget(**model["kl"]) == wanted.get("kl", KLBudget())
+    optimisation = Optimisation(**model["optimisation"])
+    assert optimisation == wanted.get("optimisation", Optimisation())
     assert settings["trainer"]["max_steps"] == STEPS
 
 
