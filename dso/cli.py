@@ -1,8 +1,7 @@
 """The command line: one command per verb.
 
-    dso fit         train an adapter from a YAML configuration
-    dso evaluate    measure a model with an adapter over a grid of strengths
-    dso demo        train on the shipped organism and show what changed
+`dso fit` trains an adapter from a YAML configuration, `dso evaluate` measures a model with an
+adapter over a grid of strengths, `dso demo` trains on the shipped organism and shows what changed.
 """
 
 from __future__ import annotations
