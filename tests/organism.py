@@ -39,6 +39,7 @@ def trainer(folder: Path, steps: int, *callbacks: L.Callback, **settings: Any) -
     return L.Trainer(
         accelerator="cpu",
         max_steps=steps,
+        max_epochs=1,
         default_root_dir=folder,
         callbacks=list(callbacks),
         logger=False,
@@ -54,4 +55,7 @@ def module(**settings: Any) -> SteeringModule:
 
 
 def base_policy() -> Policy:
-    return Policy.from_pretrained(organism())
+    policy = Policy.from_pretrained(organism())
+    # As under an adapter: torch picks other kernels, other in the last bit, for trainable weights.
+    policy.model.requires_grad_(False)
+    return policy

@@ -160,7 +160,7 @@ def test_fit_help_lists_the_fields_with_their_sentences(capsys):
 def test_fit_names_an_unknown_field(tmp_path, capsys):
     config = tmp_path / "bad.yaml"
     settings = yaml.safe_load(Path("configs/organism-llm.yaml").read_text(encoding="utf-8"))
-    settings["model"]["objectives"] = {}
+    settings["model"]["objectives"] = {"parity": 2.0}
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     with pytest.raises(SystemExit):
         fit(tmp_path, config)

@@ -170,9 +170,9 @@ class ChoiceDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> TrainSteps:
         """As many batches as the trainer has steps; one epoch is the whole run."""
-        steps = self.trainer.max_steps if self.trainer is not None else -1
-        if steps < 1:
+        if self.trainer is None or self.trainer.max_steps < 1:
             raise ValueError("set trainer.max_steps: a run is counted in steps, not in epochs")
+        steps = self.trainer.max_steps * self.trainer.accumulate_grad_batches
         train = self.data.train
         pairs = [(train[a], train[b]) for a, b in twin_pairs(train)]
         return TrainSteps(

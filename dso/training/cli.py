@@ -66,7 +66,9 @@ def fit(arguments: Sequence[str]) -> None:
             "default_root_dir": "runs/fit",
             "max_steps": STEPS,
             "max_epochs": 1,
+            # Counted in steps of the run: without this a run shorter than an interval is refused.
             "val_check_interval": 50,
+            "check_val_every_n_epoch": None,
             "log_every_n_steps": 1,
             "num_sanity_val_steps": 0,
             "callbacks": [

@@ -106,7 +106,9 @@ class SteeringModule(L.LightningModule):
         optimizer = torch.optim.Adam(
             self.adapter_parameters, lr=settings.learning_rate, betas=settings.betas
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        # Not estimated_stepping_batches: it would set the batches up before a checkpoint has said
+        # where to go on.
+        steps = self.trainer.max_steps
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: settings.factor(step, steps)
         )
@@ -192,11 +194,11 @@ class SteeringModule(L.LightningModule):
         encoded = self._encode(batch.choices)
         known = [row for row, choice in enumerate(batch.choices) if choice.truth is not None]
         steered = self.policy.score(encoded, known)
-        with self.policy.base():
-            base = self.policy.score(encoded, known)
         self._validation.update(steered.options, batch.rows)
-        divergence = kl_divergence(steered.answers, base.answers)
-        if len(divergence):
+        if known:
+            with self.policy.base():
+                base = self.policy.score([encoded[row] for row in known], range(len(known)))
+            divergence = kl_divergence(steered.answers, base.answers)
             self._validation_kl.append(steered.mean_by_row(divergence))
 
     def on_validation_epoch_end(self) -> None:

@@ -23,7 +23,7 @@ def test_three_kinds_are_split_in_thirds_and_three_are_held_out():
     assert sorted(kinds["test"]) == sorted([*split, "larger", "opposite", "sound"])
     for kind in split:
         total = sum(counts[kind] for counts in kinds.values())
-        assert all(abs(counts[kind] - total / 3) <= 2 for counts in kinds.values())
+        assert all(abs(counts[kind] - total / 3) <= 4 for counts in kinds.values())
 
 
 def test_a_sum_stands_in_one_part_whichever_way_round():
