@@ -43,7 +43,8 @@ def evaluate_command(
         raise ValueError(f"strengths {grid} need an adapter; give --adapter, or --strength 0")
     policy = Policy.from_pretrained(model, adapter, dtype=dtype, device_map=device_map)
     chosen = choose_task(policy, task, data)
-    data_splits = splits(chosen.load())
+    # The pool is that of the adapter's own training; of another task it would say nothing.
+    data_splits = splits(chosen.load(), pool=adapter is not None and task is None)
     results = evaluate(
         policy,
         {name: limited(choices, limit) for name, choices in data_splits.items()},

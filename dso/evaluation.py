@@ -32,12 +32,12 @@ class SplitScores:
     """(P,) KL(steered || base) of each prompt with a right answer, nats."""
 
 
-def splits(data: TaskData) -> dict[str, list[Choice]]:
-    """The evaluation choices by split, and the pool the KL budget was held on, as `kl_pool`."""
+def splits(data: TaskData, pool: bool = True) -> dict[str, list[Choice]]:
+    """The evaluation choices by split, and with `pool` those a KL budget is held on, `kl_pool`."""
     named: dict[str, list[Choice]] = {}
     for choice in data.evaluation:
         named.setdefault(choice.split, []).append(choice)
-    return named | ({"kl_pool": data.pool} if data.pool else {})
+    return named | ({"kl_pool": data.pool} if pool and data.pool else {})
 
 
 @torch.inference_mode()

@@ -5,7 +5,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import processors
 
+from dso.organisms import shipped
 from dso.policy import EncodedChoice, Policy, load_tokenizer
+from dso.tasks import Coreference
 from dso.tasks.choice import Choice, Option
 from tests.steering.steered import steer
 from tests.tiny_models import FAMILIES, tiny_llama
@@ -421,3 +423,10 @@ def test_a_folder_without_a_model_or_a_tokenizer_is_named(tmp_path):
     policy.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"{tmp_path} .*weights"):
         Policy.from_pretrained(tmp_path)
+
+
+def test_the_built_in_tasks_can_be_put_to_the_organism_in_every_default_form():
+    policy = Policy.from_pretrained(shipped("organism-llm"))
+    data = Coreference(pairs=200, pool=600, evaluation=200).load()
+    for choices in (data.train, data.pool, data.validation, data.evaluation):
+        assert len(policy.encode(choices)) == len(choices)

@@ -119,8 +119,11 @@ def quiz(count: int, part: Part, seed: int, split: str, forms: Sequence[str]) ->
         kind = kinds[number % len(kinds)]
         facts = stock[kind]
         fact = facts[(number // len(kinds)) % len(facts)]
-        wrong = rng.sample([a for a in fact.alternatives if a != fact.answer], 3)
-        words = [fact.answer, *wrong]
+        words = [fact.answer]
+        for word in rng.sample(fact.alternatives, len(fact.alternatives)):
+            # "eight" begins "eighteen": together their probabilities could not be told apart.
+            if len(words) < 4 and not any(word.startswith(w) or w.startswith(word) for w in words):
+                words.append(word)
         rng.shuffle(words)
         choices.append(
             Choice(

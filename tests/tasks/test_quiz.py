@@ -63,3 +63,11 @@ def test_a_fact_repeats_only_when_all_of_its_kind_were_asked():
 def test_a_quiz_depends_on_its_seed_alone():
     assert quiz(30, "test", 1, "s", ("{}",)) == quiz(30, "test", 1, "s", ("{}",))
     assert quiz(30, "test", 1, "s", ("{}",)) != quiz(30, "test", 2, "s", ("{}",))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_option_begins_another(part):
+    for choice in quiz(300, part, 5, "s", ("{}",)):
+        words = [option.text for option in choice.options]
+        assert len(words) == 4
+        assert not any(a != b and a.startswith(b) for a in words for b in words)

@@ -110,12 +110,15 @@ def test_validation_batches_are_the_choices_in_order():
 
 class Steps:
     max_steps = 9
+    accumulate_grad_batches = 1
 
 
-def test_training_has_as_many_batches_as_the_trainer_steps():
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_training_has_as_many_batches_as_the_trainer_takes(accumulated):
     module = ChoiceDataModule(Counted(), pairs_per_step=2, pool_per_step=3, seed=4)
     module.trainer = Steps()  # type: ignore[assignment]
-    assert ids(module.train_dataloader()) == ids(steps(9, 2, 3, seed=4))
+    module.trainer.accumulate_grad_batches = accumulated
+    assert ids(module.train_dataloader()) == ids(steps(9 * accumulated, 2, 3, seed=4))
 
 
 @pytest.mark.parametrize("count", [None, -1])
