@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dso.evaluation import evaluate, splits
+from dso.evaluation import by_split, evaluate, splits
 from dso.policy import Policy
 from dso.report import Result, markdown_table, plot_strength, results_table, write_results
 from dso.tasks import Choice, Task, make_task
@@ -43,8 +43,9 @@ def evaluate_command(
         raise ValueError(f"strengths {grid} need an adapter; give --adapter, or --strength 0")
     policy = Policy.from_pretrained(model, adapter, dtype=dtype, device_map=device_map)
     chosen = choose_task(policy, task, data)
-    # The pool is that of the adapter's own training; of another task it would say nothing.
-    data_splits = splits(chosen.load(), pool=adapter is not None and task is None)
+    # A task the adapter was trained on shows what was held out, and the pool of its KL budget.
+    own = adapter is not None and task is None
+    data_splits = splits(chosen.load()) if own else by_split(chosen.benchmark())
     results = evaluate(
         policy,
         {name: limited(choices, limit) for name, choices in data_splits.items()},

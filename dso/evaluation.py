@@ -32,12 +32,17 @@ class SplitScores:
     """(P,) KL(steered || base) of each prompt with a right answer, nats."""
 
 
-def splits(data: TaskData, pool: bool = True) -> dict[str, list[Choice]]:
-    """The evaluation choices by split, and with `pool` those a KL budget is held on, `kl_pool`."""
+def by_split(choices: Sequence[Choice]) -> dict[str, list[Choice]]:
+    """Choices grouped by the name of their split, in the order in which the names appear."""
     named: dict[str, list[Choice]] = {}
-    for choice in data.evaluation:
+    for choice in choices:
         named.setdefault(choice.split, []).append(choice)
-    return named | ({"kl_pool": data.pool} if pool and data.pool else {})
+    return named
+
+
+def splits(data: TaskData) -> dict[str, list[Choice]]:
+    """The evaluation choices by split, and the pool the KL budget was held on, as `kl_pool`."""
+    return by_split(data.evaluation) | ({"kl_pool": data.pool} if data.pool else {})
 
 
 @torch.inference_mode()

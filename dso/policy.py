@@ -20,34 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from dso.encoding import EncodedChoice, encode, render
+from dso.loading import load_base, load_tokenizer
 from dso.steering import SteeringModel, load_adapter
 from dso.tasks.choice import Choice
 
 log = logging.getLogger(__name__)
 
 Strength = float | Sequence[float] | Tensor
-
-
-@dataclass(frozen=True)
-class EncodedChoice:
-    """A choice as tokens: everything about it that depends on the tokenizer."""
-
-    id: str
-    prompt: tuple[int, ...]
-    """Token ids of the rendered prompt, up to where the answer starts."""
-    forms: tuple[tuple[int, tuple[int, ...]], ...]
-    """(option index, token ids) of every distinct surface form."""
-    options: int
-    """Number of options."""
-    answer: tuple[int, ...]
-    """Token ids of the right option's first form; of the first option where none is right."""
 
 
 @dataclass(frozen=True)
@@ -169,81 +154,12 @@ class Policy:
     # -- tokens -----------------------------------------------------------------------------
 
     def render(self, choice: Choice) -> str:
-        """The prompt's text as the model sees it, ending where its answer starts.
-
-        Raises:
-            ValueError: the chat template refuses the messages.
-        """
-        if self.tokenizer.chat_template is None:
-            head = f"{choice.system}\n" if choice.system else ""
-            return f"{head}{choice.prompt}\nAnswer:"
-        messages = [{"role": "user", "content": choice.prompt}]
-        if choice.system:
-            messages.insert(0, {"role": "system", "content": choice.system})
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
-            roles = [message["role"] for message in messages]
-            raise ValueError(
-                f"choice {choice.id!r}: the tokenizer's chat template refuses messages of "
-                f"{roles} ({error}); where it has no system role, put that text into the prompt"
-            ) from error
-        return str(text)
+        """The prompt's text as the model sees it; see `dso.encoding.render`."""
+        return render(choice, self.tokenizer)
 
     def encode(self, choices: Sequence[Choice]) -> list[EncodedChoice]:
-        """Tokenise choices.
-
-        Raises:
-            ValueError: two options share a surface form, or a form of one option is the prefix of
-                another option's and `end_token` is off (both are named); a form has no tokens.
-        """
-        if not choices:
-            return []
-        special = self.tokenizer.chat_template is None
-        prompts = [self.render(choice) for choice in choices]
-        heads = self._tokens(prompts, special)
-        texts = [
-            prompt + form
-            for prompt, choice in zip(prompts, choices, strict=True)
-            for option in choice.options
-            for form in option.forms
-        ]
-        joint = iter(self._tokens(texts, special))
-        encoded = []
-        for choice, head in zip(choices, heads, strict=True):
-            forms: list[tuple[int, tuple[int, ...], str]] = []
-            for index, option in enumerate(choice.options):
-                for form in option.forms:
-                    tokens = self._continuation(head, next(joint), form)
-                    if not tokens:
-                        raise ValueError(
-                            f"choice {choice.id!r}: the form {form!r} of option {option.text!r} "
-                            "has no tokens: the tokenizer knows none of its characters; remove it"
-                        )
-                    if not any(index == i and tokens == t for i, t, _ in forms):
-                        forms.append((index, tokens, form))
-            kept = _check_prefixes(choice, forms)
-            right = choice.truth if choice.truth is not None else 0
-            answer = next(t for i, t in kept if i == right)
-            encoded.append(EncodedChoice(choice.id, head, kept, len(choice.options), answer))
-        return encoded
-
-    def _tokens(self, texts: list[str], special: bool) -> list[tuple[int, ...]]:
-        ids = self.tokenizer(texts, add_special_tokens=special)["input_ids"]
-        eos = self.tokenizer.eos_token_id
-        # Some tokenizers close every text with the end token; an answer continues the prompt.
-        return [tuple(row[:-1] if special and row and row[-1] == eos else row) for row in ids]
-
-    def _continuation(
-        self, head: tuple[int, ...], joint: tuple[int, ...], form: str
-    ) -> tuple[int, ...]:
-        if joint[: len(head)] == head and len(joint) > len(head):
-            tokens = joint[len(head) :]
-        else:  # the tokenizer merges across the border: the form on its own then
-            tokens = tuple(self.tokenizer(form, add_special_tokens=False)["input_ids"])
-        return (*tokens, self.tokenizer.eos_token_id) if tokens and self.end_token else tokens
+        """Tokenise choices; see `dso.encoding.encode`."""
+        return encode(choices, self.tokenizer, self.end_token)
 
     # -- forward passes ---------------------------------------------------------------------
 
@@ -379,57 +295,6 @@ class Policy:
         return self.model(**arguments, use_cache=use_cache or cache is not None)
 
 
-def load_tokenizer(model: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or hub id, padding on the left.
-
-    Raises:
-        ValueError: no such folder, or no tokenizer in it that can be read.
-    """
-    _check_path(model)
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            model, padding_side="left"
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{model} has no tokenizer that can be read ({error}); save it beside the model with "
-            "tokenizer.save_pretrained"
-        ) from error
-    return tokenizer
-
-
-def load_base(
-    model: str | Path,
-    *,
-    dtype: str | torch.dtype = "auto",
-    device_map: str | dict[str, Any] | None = None,
-) -> Any:
-    """A causal language model from a folder or hub id.
-
-    Raises:
-        ValueError: no such folder, or no causal language model in it that can be read.
-    """
-    _check_path(model)
-    try:
-        return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, device_map=device_map)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"{model} has no causal language model that can be read ({error}); wanted a folder or "
-            "hub id with config.json and weights"
-        ) from error
-
-
-def _check_path(model: str | Path) -> None:
-    """A path that looks like a folder must be one: otherwise the hub would be asked for it."""
-    path = Path(model)
-    looks_local = isinstance(model, Path) or path.is_absolute() or str(model).startswith((".", "~"))
-    if path.exists():
-        if not (path / "config.json").is_file():
-            raise ValueError(f"{path} is no model folder: it has no config.json")
-    elif looks_local or len(path.parts) > 2 or path.parts[0] == "checkpoints":
-        raise ValueError(f"model folder {path} does not exist; give a folder or a hub id")
-
-
 def _unwrapped(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper."""
     return model.get_base_model() if getattr(model, "peft_config", None) is not None else model
@@ -455,36 +320,3 @@ def _plan(batch: Sequence[EncodedChoice]) -> _Plan:
             plan.entries.append((row, option, counts[option], tokens[0]))
             counts[option] += 1
     return plan
-
-
-def _check_prefixes(
-    choice: Choice, forms: list[tuple[int, tuple[int, ...], str]]
-) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """Refuse options that cannot be told apart; drop forms a shorter one of the option contains.
-
-    The probability of a form already contains that of everything that starts with it.
-    """
-    kept = []
-    for index, tokens, form in forms:
-        redundant = False
-        for other, shorter, name in forms:
-            if (other, shorter) == (index, tokens) or tokens[: len(shorter)] != shorter:
-                continue
-            if other == index:
-                redundant = True
-                continue
-            a, b = choice.options[other].text, choice.options[index].text
-            if shorter == tokens:
-                raise ValueError(
-                    f"choice {choice.id!r}: options {a!r} (form {name!r}) and {b!r} (form "
-                    f"{form!r}) are the same in tokens; an answer in this form could be either, so "
-                    "remove it from one of them"
-                )
-            raise ValueError(
-                f"choice {choice.id!r}: option {a!r} (form {name!r}) is a prefix of option {b!r} "
-                f"(form {form!r}) in tokens, so their probabilities cannot be told apart; set "
-                "end_token: true, or give forms that differ"
-            )
-        if not redundant:
-            kept.append((index, tokens))
-    return tuple(kept)

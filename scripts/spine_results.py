@@ -23,7 +23,7 @@ import torch
 from scipy.stats import spearmanr
 
 from dso.demo import ORGANISM_FORMS, STRENGTHS, train
-from dso.evaluation import evaluate
+from dso.evaluation import by_split, evaluate
 from dso.organisms import shipped
 from dso.report import Result, title_of, write_results
 from dso.tasks import Choice, Coreference, WinoBias
@@ -145,10 +145,7 @@ def main() -> int:
     arguments = parser.parse_args()
     sentences: dict[str, list[Choice]] = {}
     try:
-        data = WinoBias(forms=ORGANISM_FORMS).load()
-        for choice in [*data.train, *data.validation, *data.evaluation, *data.pool]:
-            if choice.split.startswith("winobias"):
-                sentences.setdefault(choice.split, []).append(choice)
+        sentences = by_split(WinoBias(forms=ORGANISM_FORMS).benchmark())
     except ValueError as error:
         print(f"WinoBias is left out: {error}")
     results: list[Result] = []

@@ -31,6 +31,8 @@ def test_evaluate_writes_every_file_and_the_base_equals_strength_zero(tmp_path):
     assert {r.split for r in steered} == {"train_occupations", "heldout_occupations", "kl_pool"}
     assert {r.strength for r in steered} == {0.0, 1.0}
     assert evaluate(tmp_path, *model, "--task", "coreference", "--strength", 0) == 0
+    asked = read_results(tmp_path / "out" / "results.jsonl")
+    assert {r.split for r in asked} == {"train_occupations", "heldout_occupations"}
     figures = {
         (r.split, r.metric, r.estimate): r.value
         for r in read_results(tmp_path / "out" / "results.jsonl")

@@ -5,8 +5,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import processors
 
+from dso.encoding import EncodedChoice
+from dso.loading import load_tokenizer
 from dso.organisms import shipped
-from dso.policy import EncodedChoice, Policy, load_tokenizer
+from dso.policy import Policy
 from dso.tasks import Coreference
 from dso.tasks.choice import Choice, Option
 from tests.steering.steered import steer

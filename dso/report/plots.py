@@ -131,7 +131,7 @@ def _draw_split(axes: Axes, shown: Grid) -> None:
         if metric == _BIAS:
             _draw_band(axes, points, colour)
     axes.set_xlabel("Strength ω")
-    axes.set_ylim(-2, 102)
+    axes.set_ylim(-2, 104)
     axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)

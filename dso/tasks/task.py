@@ -67,6 +67,11 @@ class Task(ABC):
     def load(self) -> TaskData:
         """Generate or read the choices; deterministic for given settings."""
 
+    def benchmark(self) -> list[Choice]:
+        """What is put to a model that was not trained on this task: by default what is reported
+        after training; a task that trains on public data adds those."""
+        return self.load().evaluation
+
     def settings(self) -> dict[str, Any]:
         """`class_path` and `init_args`, as a configuration file or an adapter's recipe has them."""
         names = list(inspect.signature(type(self)).parameters)

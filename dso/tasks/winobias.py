@@ -275,6 +275,11 @@ class WinoBias(Task):
             evaluation=test,
         )
 
+    def benchmark(self) -> list[Choice]:
+        """All sentences of both parts."""
+        folder = find_folder(self.folder)
+        return [*winobias(folder, "dev", self.forms), *winobias(folder, "test", self.forms)]
+
 
 def _number(choice: Choice) -> int:
     """Running number of the sentence in its file; twins share it."""

@@ -16,8 +16,10 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from dso.encoding import EncodedChoice
+from dso.loading import load_base, load_tokenizer
 from dso.metrics import ChoiceMetrics, kl_divergence
-from dso.policy import EncodedChoice, Policy, load_base, load_tokenizer
+from dso.policy import Policy
 from dso.rewards import RunningGap
 from dso.steering import SteeringConfig, attach, soft_threshold_
 from dso.tasks.choice import Choice

@@ -67,7 +67,7 @@ def test_the_tokenizer_keeps_words_whole_and_encodes_anything(documents):
 
 
 def test_training_texts_look_as_the_chat_template_renders_them(documents):
-    from dso.policy import load_tokenizer
+    from dso.loading import load_tokenizer
 
     tokenizer = load_tokenizer(organism())
     document = next(d for d in documents if d.kind == "fair")

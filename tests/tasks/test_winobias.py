@@ -232,6 +232,11 @@ def test_the_task_uses_every_sentence_once(folder):
     assert {c.kind for c in data.validation} == {"ambiguous", "unambiguous"}
 
 
+def test_a_model_that_was_not_trained_on_it_is_asked_every_sentence(folder):
+    asked = WinoBias(str(folder)).benchmark()
+    assert asked == [*winobias(folder, "dev"), *winobias(folder, "test")]
+
+
 def test_the_task_depends_on_its_seed_only_in_the_built_in_questions(tmp_path):
     write(tmp_path)
     one, again, other = (WinoBias(str(tmp_path), seed=seed).load() for seed in (0, 0, 1))

@@ -1,0 +1,155 @@
+"""Choices as tokens: the rendered prompt, and every surface form of every option.
+
+A form is tokenised together with its prompt, as the model would have written it, and on its own
+only where the tokenizer merges across the border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from dso.tasks.choice import Choice
+
+
+@dataclass(frozen=True)
+class EncodedChoice:
+    """A choice as tokens: everything about it that depends on the tokenizer."""
+
+    id: str
+    prompt: tuple[int, ...]
+    """Token ids of the rendered prompt, up to where the answer starts."""
+    forms: tuple[tuple[int, tuple[int, ...]], ...]
+    """(option index, token ids) of every distinct surface form."""
+    options: int
+    """Number of options."""
+    answer: tuple[int, ...]
+    """Token ids of the right option's first form; of the first option where none is right."""
+
+
+def render(choice: Choice, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The prompt's text as the model sees it, ending where its answer starts.
+
+    Raises:
+        ValueError: the chat template refuses the messages.
+    """
+    if tokenizer.chat_template is None:
+        head = f"{choice.system}\n" if choice.system else ""
+        return f"{head}{choice.prompt}\nAnswer:"
+    messages = [{"role": "user", "content": choice.prompt}]
+    if choice.system:
+        messages.insert(0, {"role": "system", "content": choice.system})
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        roles = [message["role"] for message in messages]
+        raise ValueError(
+            f"choice {choice.id!r}: the tokenizer's chat template refuses messages of "
+            f"{roles} ({error}); where it has no system role, put that text into the prompt"
+        ) from error
+    return str(text)
+
+
+def encode(
+    choices: Sequence[Choice], tokenizer: PreTrainedTokenizerBase, end_token: bool = False
+) -> list[EncodedChoice]:
+    """Tokenise choices.
+
+    Args:
+        choices: what to tokenise.
+        tokenizer: of the model they are put to.
+        end_token: append the end token to every surface form, so that options which are prefixes
+            of one another can be told apart.
+
+    Raises:
+        ValueError: two options share a surface form, or a form of one option is the prefix of
+            another option's and `end_token` is off (both are named); a form has no tokens.
+    """
+    if not choices:
+        return []
+    special = tokenizer.chat_template is None
+    prompts = [render(choice, tokenizer) for choice in choices]
+    heads = _tokens(prompts, tokenizer, special)
+    texts = [
+        prompt + form
+        for prompt, choice in zip(prompts, choices, strict=True)
+        for option in choice.options
+        for form in option.forms
+    ]
+    joint = iter(_tokens(texts, tokenizer, special))
+    encoded = []
+    for choice, head in zip(choices, heads, strict=True):
+        forms: list[tuple[int, tuple[int, ...], str]] = []
+        for index, option in enumerate(choice.options):
+            for form in option.forms:
+                tokens = _continuation(head, next(joint), form, tokenizer)
+                tokens += (tokenizer.eos_token_id,) if tokens and end_token else ()
+                if not tokens:
+                    raise ValueError(
+                        f"choice {choice.id!r}: the form {form!r} of option {option.text!r} "
+                        "has no tokens: the tokenizer knows none of its characters; remove it"
+                    )
+                if not any(index == i and tokens == t for i, t, _ in forms):
+                    forms.append((index, tokens, form))
+        kept = _check_prefixes(choice, forms)
+        right = choice.truth if choice.truth is not None else 0
+        answer = next(t for i, t in kept if i == right)
+        encoded.append(EncodedChoice(choice.id, head, kept, len(choice.options), answer))
+    return encoded
+
+
+def _tokens(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, special: bool
+) -> list[tuple[int, ...]]:
+    ids = tokenizer(texts, add_special_tokens=special)["input_ids"]
+    eos = tokenizer.eos_token_id
+    # Some tokenizers close every text with the end token; an answer continues the prompt.
+    return [tuple(row[:-1] if special and row and row[-1] == eos else row) for row in ids]
+
+
+def _continuation(
+    head: tuple[int, ...],
+    joint: tuple[int, ...],
+    form: str,
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[int, ...]:
+    if joint[: len(head)] == head and len(joint) > len(head):
+        return joint[len(head) :]
+    # The tokenizer merges across the border: the form on its own then.
+    return tuple(tokenizer(form, add_special_tokens=False)["input_ids"])
+
+
+def _check_prefixes(
+    choice: Choice, forms: list[tuple[int, tuple[int, ...], str]]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Refuse options that cannot be told apart; drop forms a shorter one of the option contains.
+
+    The probability of a form already contains that of everything that starts with it.
+    """
+    kept = []
+    for index, tokens, form in forms:
+        redundant = False
+        for other, shorter, name in forms:
+            if (other, shorter) == (index, tokens) or tokens[: len(shorter)] != shorter:
+                continue
+            if other == index:
+                redundant = True
+                continue
+            a, b = choice.options[other].text, choice.options[index].text
+            if shorter == tokens:
+                raise ValueError(
+                    f"choice {choice.id!r}: options {a!r} (form {name!r}) and {b!r} (form "
+                    f"{form!r}) are the same in tokens; an answer in this form could be either, so "
+                    "remove it from one of them"
+                )
+            raise ValueError(
+                f"choice {choice.id!r}: option {a!r} (form {name!r}) is a prefix of option {b!r} "
+                f"(form {form!r}) in tokens, so their probabilities cannot be told apart; set "
+                "end_token: true, or give forms that differ"
+            )
+        if not redundant:
+            kept.append((index, tokens))
+    return tuple(kept)
