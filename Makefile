@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: help demo test lint clean
 
 help:
-	@echo "make demo    train on the shipped organism and show what changed (about a minute)"
+	@echo "make demo    train on the shipped organism and show what changed (about two minutes)"
 	@echo "make test    lint, types, import directions, tests"
 	@echo "make clean   remove the environment and everything runs wrote"
 
