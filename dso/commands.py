@@ -94,7 +94,7 @@ def choose_task(policy: Policy, task: str | None, data: str | None) -> Task:
         else:
             task, settings = recorded["class_path"], dict(recorded["init_args"])
     if data is not None:
-        settings["folder"] = data
+        settings["data"] = data
     return make_task(task, settings)
 
 

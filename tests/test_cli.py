@@ -104,7 +104,7 @@ def test_a_model_of_another_width_is_refused(tmp_path, capsys):
         (("--model", "{organism}", "--task", "nothing"), "no task is named 'nothing'"),
         (
             ("--model", "{organism}", "--task", "coreference", "--data", "x"),
-            "no setting ['folder']",
+            "no setting ['data']",
         ),
         (("--model", "{organism}", "--task", "winobias", "--data", "x"), "no WinoBias folder"),
     ],

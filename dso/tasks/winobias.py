@@ -228,7 +228,7 @@ def find_folder(folder: str | None) -> Path:
             return place
     raise ValueError(
         f"no WinoBias folder: looked at {', '.join(map(str, places))}. Give its path (--data of "
-        "`dso evaluate`, `folder` of the task), or set the environment variable DSO_DATA to the "
+        "`dso evaluate`, `data` of the task), or set the environment variable DSO_DATA to the "
         "folder above it; the files are at https://github.com/uclanlp/corefBias"
     )
 
@@ -240,21 +240,21 @@ class WinoBias(Task):
     (WinoBias has none), half and a quarter each. Every sixth dev sentence is kept for validation.
 
     Args:
-        folder: of the eight files; by default `$DSO_DATA/winobias`, `data/winobias`.
+        data: folder of the eight files; by default `$DSO_DATA/winobias`, `data/winobias`.
         forms: surface forms that count as an answer, `{}` standing for the occupation.
         seed: of the draw of quiz and gender-needed questions.
     """
 
     def __init__(
-        self, folder: str | None = None, forms: Sequence[str] = DEFAULT_FORMS, seed: int = 0
+        self, data: str | None = None, forms: Sequence[str] = DEFAULT_FORMS, seed: int = 0
     ) -> None:
-        self.folder = folder
+        self.data = data
         self.forms = list(forms)
         self.seed = seed
 
     def load(self) -> TaskData:
         """Read the files."""
-        folder = find_folder(self.folder)
+        folder = find_folder(self.data)
         dev = winobias(folder, "dev", self.forms)
         test = winobias(folder, "test", self.forms)
         kept = [choice for choice in dev if _number(choice) % 6 == 5]
@@ -277,7 +277,7 @@ class WinoBias(Task):
 
     def benchmark(self) -> list[Choice]:
         """All sentences of both parts."""
-        folder = find_folder(self.folder)
+        folder = find_folder(self.data)
         return [*winobias(folder, "dev", self.forms), *winobias(folder, "test", self.forms)]
 
 
