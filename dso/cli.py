@@ -79,6 +79,16 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--replicates", type=positive, default=1000, help="bootstrap replicates (default 1000)"
     )
+    evaluate.add_argument(
+        "--samples",
+        type=positive,
+        default=0,
+        metavar="G",
+        help="also generate G answers a prompt, read them and count what means no option",
+    )
+    evaluate.add_argument(
+        "--max-new-tokens", type=positive, default=16, help="longest generated answer (default 16)"
+    )
     evaluate.add_argument("--dtype", default="auto", help="of the base weights, e.g. bfloat16")
     evaluate.add_argument("--device-map", help="as in transformers, e.g. auto")
 
@@ -165,6 +175,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         replicates=arguments.replicates,
         dtype=arguments.dtype,
         device_map=arguments.device_map,
+        samples=arguments.samples,
+        max_new_tokens=arguments.max_new_tokens,
     )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
 from dso.evaluation import by_split, evaluate, splits
 from dso.policy import Policy
 from dso.report import Result, markdown_table, plot_strength, results_table, write_results
+from dso.sampling import Rollouts, Sampling
 from dso.tasks import Choice, Task, make_task
 
 DEFAULT_STRENGTHS = (0.0, 0.5, 1.0)
@@ -30,10 +33,13 @@ def evaluate_command(
     replicates: int = 1000,
     dtype: str = "auto",
     device_map: str | None = None,
+    samples: int = 0,
+    max_new_tokens: int = 16,
 ) -> list[Result]:
     """Measure a model with an adapter; see `dso evaluate --help`.
 
-    Writes `results.jsonl`, `table.md`, `strength.png` and `evaluation.json` (what was run).
+    Writes `results.jsonl`, `table.md`, `strength.png` and `evaluation.json` (what was run); with
+    `samples`, `answers.jsonl` too: every generated answer with the option it was read as.
 
     Raises:
         ValueError: bad input, before anything is written.
@@ -46,23 +52,48 @@ def evaluate_command(
     # A task the adapter was trained on shows what was held out, and the pool of its KL budget.
     own = adapter is not None and task is None
     data_splits = splits(chosen.load()) if own else by_split(chosen.benchmark())
-    results = evaluate(
-        policy,
-        {name: limited(choices, limit) for name, choices in data_splits.items()},
-        grid,
-        seed=seed,
-        batch_size=batch_size,
-        replicates=replicates,
-        model=str(model),
-        adapter=str(adapter) if adapter else None,
-        task=task_label(chosen),
-    )
+    sampling = Sampling(samples, max_new_tokens) if samples else None
+    with ExitStack() as stack:
+        transcript = None
+        if sampling is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((output / "answers.jsonl").open("w", encoding="utf-8"))
+            transcript = partial(_write_answers, file)
+        results = evaluate(
+            policy,
+            {name: limited(choices, limit) for name, choices in data_splits.items()},
+            grid,
+            seed=seed,
+            batch_size=batch_size,
+            replicates=replicates,
+            sampling=sampling,
+            transcript=transcript,
+            model=str(model),
+            adapter=str(adapter) if adapter else None,
+            task=task_label(chosen),
+        )
     run = {
         "model": str(model), "adapter": adapter and str(adapter), "task": chosen.settings(),
         "strengths": grid, "limit": limit, "seed": seed, "replicates": replicates, "dtype": dtype,
+        "samples": samples, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     write_report(results, output, run)
     return results
+
+
+def _write_answers(
+    file: TextIO, strength: float, choices: Sequence[Choice], rollouts: Rollouts
+) -> None:
+    """One JSON line a choice: what was said, and which option each text was read as."""
+    for choice, texts, options in zip(
+        choices, rollouts.texts, rollouts.option.tolist(), strict=True
+    ):
+        read = [choice.options[option].text if option >= 0 else None for option in options]
+        record = {
+            "id": choice.id, "split": choice.split, "strength": strength, "answers": texts,
+            "read_as": read,
+        }  # fmt: skip
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def limited(choices: Sequence[Choice], limit: int | None) -> list[Choice]:

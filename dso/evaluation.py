@@ -6,7 +6,7 @@ whole vocabulary's distributions, which the KL needs, never outlive their batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,13 @@ from torch import Tensor
 from dso.metrics import kl_divergence, measure
 from dso.policy import Policy
 from dso.report import Result
+from dso.sampling import Rollouts, Sampling, sample_answers
 from dso.tasks.choice import Choice
 from dso.tasks.table import tabulate
 from dso.tasks.task import TaskData
+
+Transcript = Callable[[float, Sequence[Choice], Rollouts], None]
+"""Takes (strength, choices, their generated answers)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class SplitScores:
     """(N, K) log-probability of every option."""
     kl: Tensor
     """(P,) KL(steered || base) of each prompt with a right answer, nats."""
+    generated: Tensor | None = None
+    """(N, K) share of each choice's generated answers that mean each option, where any were."""
 
 
 def by_split(choices: Sequence[Choice]) -> dict[str, list[Choice]]:
@@ -51,6 +57,9 @@ def score_split(
     choices: Sequence[Choice],
     strengths: Sequence[float],
     batch_size: int = 64,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    transcript: Transcript | None = None,
 ) -> Iterator[tuple[int, dict[float, SplitScores]]]:
     """Score the choices of one split.
 
@@ -59,6 +68,9 @@ def score_split(
         choices: N of them.
         strengths: the grid; the base, strength 0, is always added.
         batch_size: choices a forward pass.
+        sampling: generate answers too, so many and so long.
+        seed: of the generated answers.
+        transcript: gets every choice with its generated answers.
 
     Yields:
         (choices done, scores by strength); the scores are complete in the last item and empty
@@ -71,6 +83,8 @@ def score_split(
     width = max(choice.options for choice in encoded)
     options = {w: torch.full((len(encoded), width), -torch.inf) for w in grid}
     kl: dict[float, list[Tensor]] = {w: [] for w in grid}
+    generated = {w: torch.zeros(len(encoded), width) for w in grid} if sampling else {}
+    generators = {w: torch.Generator(policy.device).manual_seed(seed) for w in grid}
     where: list[int] = []
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -80,6 +94,12 @@ def score_split(
         for strength in grid:
             with policy.at(strength):
                 scores = policy.score(batch, known)
+                if sampling is not None:
+                    asked = [choices[row] for row in rows]
+                    rollouts = sample_answers(policy, asked, batch, sampling, generators[strength])
+                    generated[strength][rows] = rollouts.shares(width).cpu()
+                    if transcript is not None:
+                        transcript(strength, asked, rollouts)
             base = base or scores
             options[strength][rows, : scores.options.shape[1]] = scores.options.cpu()
             if known:
@@ -92,7 +112,11 @@ def score_split(
     yield (
         len(order),
         {
-            w: SplitScores(options[w], torch.cat(kl[w])[back] if kl[w] else torch.empty(0))
+            w: SplitScores(
+                options[w],
+                torch.cat(kl[w])[back] if kl[w] else torch.empty(0),
+                generated.get(w),
+            )
             for w in grid
         },
     )
@@ -107,6 +131,8 @@ def evaluate(
     batch_size: int = 64,
     replicates: int = 1000,
     progress: bool = True,
+    sampling: Sampling | None = None,
+    transcript: Transcript | None = None,
     **labels: Any,
 ) -> list[Result]:
     """Measure a model at every strength on every split.
@@ -119,6 +145,9 @@ def evaluate(
         batch_size: choices a forward pass.
         replicates: of the bootstrap.
         progress: show a progress bar.
+        sampling: also generate answers, read them and count the unparsed; about as slow again as
+            the answers are many and long.
+        transcript: called with (strength, choices, rollouts) for every batch of generated answers.
         labels: further keys of every result, such as `model`, `adapter`, `task`.
 
     Returns:
@@ -131,7 +160,9 @@ def evaluate(
         for split, choices in named.items():
             job = bar.add_task(f"evaluating {split}", total=len(choices))
             scores: dict[float, SplitScores] = {}
-            for done, complete in score_split(policy, choices, grid, batch_size):
+            for done, complete in score_split(
+                policy, choices, grid, batch_size, sampling, seed, transcript
+            ):
                 bar.update(job, completed=done)
                 scores = complete or scores
             table = tabulate(choices)
@@ -145,6 +176,7 @@ def evaluate(
                     seed=seed,
                     replicates=replicates,
                     kl=kl if len(kl) else None,
+                    generated=scores[strength].generated,
                 )
                 results.extend(
                     Result(strength=strength, split=split, seed=seed, **vars(figure), **labels)

@@ -127,6 +127,13 @@ class Policy:
         return device
 
     @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: the model's own and the tokenizer's."""
+        ends = _unwrapped(self.model).generation_config.eos_token_id
+        several = ends if isinstance(ends, list | tuple) else [ends]
+        return frozenset(int(i) for i in (*several, self.tokenizer.eos_token_id) if i is not None)
+
+    @property
     def vocabulary(self) -> int:
         """How many tokens the model's distributions range over."""
         return int(_unwrapped(self.model).get_output_embeddings().weight.shape[0])
@@ -188,10 +195,10 @@ class Policy:
         """
         if not batch:
             raise ValueError("there are no choices to score; the batch is empty")
-        ids, mask = self._left_pad([choice.prompt for choice in batch])
+        ids, mask = self.left_pad([choice.prompt for choice in batch])
         longer = any(len(tokens) > 1 for choice in batch for _, tokens in choice.forms)
         share = longer and self._can_share()
-        output = self._forward(ids, mask, keep=1, use_cache=share)
+        output = self.forward(ids, mask, keep=1, use_cache=share)
         first = output.logits[:, -1].float().log_softmax(-1)
         plan = _plan(batch)
         rows, options, slots, heads = torch.tensor(plan.entries, device=first.device).T
@@ -241,20 +248,20 @@ class Policy:
         targets = pad_sequence(nexts, batch_first=True, padding_value=-1)
         tail_mask = (targets >= 0).to(mask.dtype)
         width = ids.shape[1]
-        with self._rows(rows):
+        with self.rows(rows):
             if cache is not None:
                 cache.batch_select_indices(rows)
                 full = torch.cat([mask[rows], tail_mask], dim=1)
-                logits = self._forward(ids, full, keep=width, cache=cache).logits
+                logits = self.forward(ids, full, keep=width, cache=cache).logits
             else:
-                prompts, prompt_mask = self._left_pad([batch[row].prompt for row, _ in keys])
+                prompts, prompt_mask = self.left_pad([batch[row].prompt for row, _ in keys])
                 full = torch.cat([prompt_mask, tail_mask], dim=1)
                 whole = torch.cat([prompts, ids], dim=1)
-                logits = self._forward(whole, full, keep=width).logits
+                logits = self.forward(whole, full, keep=width).logits
         return logits[:, -width:].float().log_softmax(-1), targets
 
-    def _rows(self, rows: Tensor) -> AbstractContextManager[None]:
-        """The strength of the rows selected, where each row has its own."""
+    def rows(self, rows: Tensor) -> AbstractContextManager[None]:
+        """Context: the strengths of the rows selected, where each row of the batch has its own."""
         if not self.steered or self.model.strength.ndim == 0:
             return nullcontext()
         if torch.is_grad_enabled() and not self._can_share():
@@ -272,7 +279,8 @@ class Policy:
             for m in self.model.modules()
         )
 
-    def _left_pad(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    def left_pad(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        """Token ids (B, T) of sequences that end together, and their mask (B, T), 1 for a token."""
         width = max(len(s) for s in sequences)
         ids = torch.full((len(sequences), width), self.pad_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -281,9 +289,18 @@ class Policy:
             mask[row, width - len(tokens) :] = 1
         return ids.to(self.device), mask.to(self.device)
 
-    def _forward(
+    def forward(
         self, ids: Tensor, mask: Tensor, *, keep: int, use_cache: bool = False, cache: Any = None
     ) -> Any:
+        """One forward pass of the model, positions counted from each row's first real token.
+
+        Args:
+            ids: (B, T) token ids; behind what `cache` holds, where one is given.
+            mask: (B, S) of the whole sequences, cache included.
+            keep: for how many of the last positions logits are wanted.
+            use_cache: keep the keys and values.
+            cache: of an earlier pass.
+        """
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if self._takes_positions:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)

@@ -14,6 +14,8 @@ each option. Options that do not exist have reward 0.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -118,4 +120,30 @@ def capability(table: ChoiceTable) -> Tensor:
     reward = torch.zeros(table.mask.shape, device=table.mask.device)
     has = table.truth >= 0
     reward[has, table.truth[has]] = 1.0
+    return reward
+
+
+def twin_prior(log_probs: Tensor, base_log_probs: Tensor, table: ChoiceTable) -> Tensor:
+    """log q(y) - log p(y), q the base's answers averaged over the twins, p the model's own.
+
+    Its expectation under p is -KL(p || q): it draws the answers to the sentence with he and to the
+    same with she towards one distribution, that of a base blind to the gender. Unlike the
+    sign alone it does not let the model trade the stereotype for a place in the sentence.
+
+    Args:
+        log_probs: (N, K) of the outcomes, every row a distribution; -inf where there is none.
+        base_log_probs: (N, K) of the base.
+        table: of the N choices.
+
+    Returns:
+        (N, K) without gradients; 0 for choices without a twin.
+    """
+    reward = torch.zeros_like(log_probs)
+    if len(table.pairs):
+        prior = base_log_probs.exp()[table.pairs].mean(1, keepdim=True)  # (P, 1, K)
+        own = log_probs.detach()[table.pairs]  # (P, 2, K)
+        floor = torch.finfo(prior.dtype).tiny
+        difference = prior.clamp(min=floor).log() - own.clamp(min=math.log(floor))
+        exists = base_log_probs[table.pairs].isfinite()
+        reward[table.pairs.flatten()] = torch.where(exists, difference, 0.0).flatten(0, 1)
     return reward

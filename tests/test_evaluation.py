@@ -3,6 +3,7 @@ import torch
 
 from dso.evaluation import evaluate, score_split, splits
 from dso.policy import Policy
+from dso.sampling import Sampling
 from dso.tasks import tabulate
 from tests.organism import adapter, base_policy, organism, small_task
 
@@ -48,6 +49,28 @@ def test_every_figure_carries_its_labels_and_the_pool_only_a_kl(policy):
     assert set(splits(data)) == {r.split for r in results}
     keys = [(r.strength, r.split, r.metric, r.estimate) for r in results]
     assert len(keys) == len(set(keys))
+
+
+def test_generated_answers_tend_to_the_probabilities(policy):
+    choices = {"s": small_task(evaluation=10).load().evaluation[:20]}
+    seen = []
+    results = evaluate(
+        policy,
+        choices,
+        [0.0, 1.0],
+        replicates=2,
+        progress=False,
+        sampling=Sampling(200, 4),
+        transcript=lambda strength, asked, rollouts: seen.append((strength, rollouts.texts)),
+    )
+    found = {(r.strength, r.metric, r.estimate): r.value for r in results}
+    for strength in (0.0, 1.0):
+        expected = found[strength, "per_occupation_bias", "probability"]
+        assert abs(found[strength, "per_occupation_bias", "generated"] - expected) < 0.1
+        mass = found[strength, "option_mass", "probability"]
+        assert abs(1 - found[strength, "unparsed", "generated"] - mass) < 0.02
+    assert {strength for strength, _ in seen} == {0.0, 1.0}
+    assert all(len(answers) == 200 for _, texts in seen for answers in texts)
 
 
 def test_a_model_without_an_adapter_cannot_be_steered():

@@ -11,11 +11,13 @@ choices. Each metric is computed on the choices it is about:
     unambiguous_accuracy, gender_needed_accuracy,          of that kind
     capability
     option_mass                                            all
+    unparsed                                               all, given generated answers
     kl                                                     prompts given apart, in nats
 
 Metrics that have no choices are left out. Where the estimate makes a difference there are three
-figures: expected ("probability"), one draw per choice ("sampled") and "greedy". Intervals are
-95 % bootstrap intervals clustered by occupation (see `intervals`).
+figures: expected ("probability"), one draw per choice ("sampled") and "greedy"; and a fourth,
+"generated", where texts were generated and read. Intervals are 95 % bootstrap intervals clustered
+by occupation (see `intervals`).
 
 Source: arXiv 2512.15926, section 3, and the additions that the other modules name.
 """
@@ -42,7 +44,7 @@ from dso.metrics.position import first_preference, position_bias, position_shift
 from dso.metrics.weighting import weighted_mean
 from dso.tasks.table import ChoiceTable
 
-ESTIMATES = ("probability", "sampled", "greedy")
+ESTIMATES = ("probability", "sampled", "greedy", "generated")
 
 _ACCURACIES = {
     "unambiguous": "unambiguous_accuracy",
@@ -50,6 +52,7 @@ _ACCURACIES = {
     "capability": "capability",
 }
 _KL_SLACK = 1e-3
+_SHARE_SLACK = 1e-4
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def measure(
     seed: int = 0,
     replicates: int = 1000,
     kl: Tensor | None = None,
+    generated: Tensor | None = None,
 ) -> list[Measurement]:
     """Every figure that applies to the choices of `table`, the main one first.
 
@@ -118,6 +122,8 @@ def measure(
         seed: of the sampled answers and of the bootstrap.
         replicates: of the bootstrap.
         kl: (P,) KL(steered || base) per prompt in nats, for `kl`; see `kl_divergence`.
+        generated: (N, K) share of each choice's generated answers that mean each option; rows sum
+            to less than 1 where texts meant none.
 
     Raises:
         ValueError: wrong shapes, or log-probabilities that are none.
@@ -129,7 +135,11 @@ def measure(
         "sampled": sampled_answers(log_probs, table.mask, generator),
         "greedy": greedy_answers(log_probs, table.mask),
     }
+    if generated is not None:
+        answers["generated"] = _shares(generated, table)
     groups = _groups(log_probs, answers, table, base_log_probs)
+    if generated is not None:
+        groups.append(_unparsed_group(answers["generated"], table))
     if kl is not None:
         groups.append(_kl_group(kl))
     measurements = []
@@ -240,6 +250,12 @@ def _mass_group(log_probs: Tensor, table: ChoiceTable) -> _Group:
     return _Group(cluster_by_occupation(table.occupation), (figure,))
 
 
+def _unparsed_group(generated: Tensor, table: ChoiceTable) -> _Group:
+    missing = 1 - generated.sum(1)
+    figure = _Figure("unparsed", "generated", _weighted(weighted_mean, missing))
+    return _Group(cluster_by_occupation(table.occupation), (figure,))
+
+
 def _position_group(answers: dict[str, Tensor], table: ChoiceTable, rows: Tensor) -> _Group:
     first, side = table.first[rows], table.side[rows]
     figures = [
@@ -282,6 +298,19 @@ def _kl_group(kl: Tensor) -> _Group:
 def _cluster_pairs(table: ChoiceTable, pairs: Tensor) -> Clusters:
     """A twin pair is one sample, which concerns the occupations of both twins."""
     return cluster_by_occupation(table.occupation[pairs].flatten(start_dim=1))
+
+
+def _shares(generated: Tensor, table: ChoiceTable) -> Tensor:
+    """Shares on the CPU, checked."""
+    given = generated.detach().cpu().double()
+    if given.shape != table.mask.shape:
+        raise ValueError(
+            f"generated has shape {tuple(given.shape)}; wanted {tuple(table.mask.shape)}, a share "
+            "for every option of every choice"
+        )
+    if not bool(((given >= 0) & (given.sum(1, keepdim=True) <= 1 + _SHARE_SLACK)).all()):
+        raise ValueError("generated must hold shares: not negative, rows of at most 1")
+    return given
 
 
 def _rows(answers: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ class Result:
     seed: int
     """Seed of the run, or of the adapter's training."""
     estimate: str
-    """How the answers were read: probability, sampled or greedy."""
+    """How the answers were read: probability, sampled, greedy or generated."""
     model: str | None = None
     """Name or folder of the model."""
     adapter: str | None = None

@@ -39,6 +39,7 @@ TITLES: dict[str, Title] = {
     "capability": Title("Accuracy, knowledge", "%", "higher"),
     "abstention": Title("Abstention", "%"),
     "option_mass": Title("Probability on the options", "%", "higher"),
+    "unparsed": Title("Generated answers without meaning", "%", "lower"),
     "position_bias": Title("Position bias", "%", "lower"),
     "position_shift": Title("Shift of position preference", "%", "lower"),
     "kl": Title("KL to the base model", "nats", "lower"),

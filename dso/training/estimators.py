@@ -4,12 +4,25 @@
 
     loss = - mean_x  sum_y pi(y | x) r(y, x),      pi normalised over the options
 
-Its gradient is what every sampled estimator approximates.
+The sampled ones see G answers a prompt, drawn from the policy itself, and have in expectation the
+gradient of - mean_x E_{y ~ pi(. | x)} r(y, x):
+
+    loss = - mean_{x, g}  (r_xg - b_xg) log pi(y_xg | x)
+
+`reinforce`: b is the mean reward of all other prompts' answers (Williams 1992, with a baseline that
+does not see the answer it is for). `rloo`: b is the mean reward of the other answers to the same
+prompt (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740), so that a prompt's own difficulty
+cancels. Both leave one out, which keeps them unbiased.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from torch import Tensor
+
+EstimatorName = Literal["exact", "reinforce", "rloo"]
 
 
 def exact(log_probs: Tensor, rewards: Tensor) -> Tensor:
@@ -25,9 +38,61 @@ def exact(log_probs: Tensor, rewards: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that differ.
     """
+    _check(log_probs, rewards, "a reward for every option of every choice")
+    return -(log_probs.softmax(-1) * rewards).sum(-1).mean()
+
+
+def reinforce(log_probs: Tensor, rewards: Tensor) -> Tensor:
+    """Policy gradient with the other prompts' mean reward as the baseline.
+
+    Args:
+        log_probs: (N, G) log-probability of every sampled answer.
+        rewards: (N, G). With one prompt there are no others, and the baseline is 0.
+
+    Returns:
+        A scalar; its gradient counts, not its value.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    _check(log_probs, rewards, "a reward for every sampled answer")
+    prompts, samples = rewards.shape
+    others = rewards.sum() - rewards.sum(-1, keepdim=True)
+    baseline = others / max(1, (prompts - 1) * samples)
+    return -((rewards - baseline).detach() * log_probs).mean()
+
+
+def rloo(log_probs: Tensor, rewards: Tensor) -> Tensor:
+    """Policy gradient with the mean reward of the prompt's other answers as the baseline.
+
+    Args:
+        log_probs: (N, G) log-probability of every sampled answer, G at least 2.
+        rewards: (N, G).
+
+    Returns:
+        A scalar; its gradient counts, not its value.
+
+    Raises:
+        ValueError: shapes that differ, or one answer a prompt.
+    """
+    _check(log_probs, rewards, "a reward for every sampled answer")
+    samples = rewards.shape[1]
+    if samples < 2:
+        raise ValueError("rloo compares a prompt's answers: sample at least 2 a prompt, got 1")
+    baseline = (rewards.sum(-1, keepdim=True) - rewards) / (samples - 1)
+    return -((rewards - baseline).detach() * log_probs).mean()
+
+
+SAMPLED: dict[EstimatorName, Callable[[Tensor, Tensor], Tensor]] = {
+    "reinforce": reinforce,
+    "rloo": rloo,
+}
+"""The estimators that need sampled answers."""
+
+
+def _check(log_probs: Tensor, rewards: Tensor, wanted: str) -> None:
     if log_probs.shape != rewards.shape:
         raise ValueError(
             f"log_probs {tuple(log_probs.shape)} and rewards {tuple(rewards.shape)} must have one "
-            "shape: a reward for every option of every choice"
+            f"shape: {wanted}"
         )
-    return -(log_probs.softmax(-1) * rewards).sum(-1).mean()

@@ -8,7 +8,7 @@ Source: arXiv 2512.15926, section 4.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning as L
@@ -21,17 +21,19 @@ from dso.loading import load_base, load_tokenizer
 from dso.metrics import ChoiceMetrics, kl_divergence
 from dso.policy import Policy
 from dso.rewards import RunningGap
+from dso.sampling import Rollouts, Sampling, sample_answers
 from dso.steering import SteeringConfig, attach, soft_threshold_
 from dso.tasks.choice import Choice
 from dso.tasks.datamodule import ChoiceDataModule, EvaluationBatch, TrainBatch, TrainSteps
 from dso.training.constraint import KLBudget, KLController
-from dso.training.objective import Objective, step_loss
+from dso.training.estimators import SAMPLED, EstimatorName
+from dso.training.objective import Objective, Samples, step_loss
 from dso.training.settings import Optimisation, Steering
 
 # The defaults of SteeringModule; frozen, so that runs can share them.
 STEERING, OBJECTIVE = Steering(), Objective()
 KL_BUDGET, OPTIMISATION = KLBudget(), Optimisation()
-
+SAMPLING = Sampling()
 
 KEPT_VOCABULARY = 2**13
 """Up to this size of the vocabulary the base's distributions are kept instead of recomputed."""
@@ -55,6 +57,9 @@ class SteeringModule(L.LightningModule):
         dtype: of the base weights; the adapter is float32 always.
         gap_decay: how much of the running estimate of a side's lead a step keeps.
         end_token: append the end token to every answer, for options that are prefixes of others.
+        estimator: how the gradient of the rewards is found: `exact` computes it over the options;
+            `reinforce` and `rloo` sample answers, read them, and need no closed list of options.
+        sampling: how many answers the sampled estimators draw, and how long.
     """
 
     def __init__(
@@ -67,8 +72,14 @@ class SteeringModule(L.LightningModule):
         dtype: str = "auto",
         gap_decay: float = 0.95,
         end_token: bool = False,
+        estimator: EstimatorName = "exact",
+        sampling: Sampling = SAMPLING,
     ) -> None:
         super().__init__()
+        if estimator == "rloo" and sampling.samples < 2:
+            raise ValueError(
+                "rloo compares a prompt's answers: sampling.samples is 1, wanted at least 2"
+            )
         self.model_name = model
         self.steering = steering
         self.objective = objective
@@ -77,6 +88,8 @@ class SteeringModule(L.LightningModule):
         self.dtype_name = dtype
         self.gap_decay = gap_decay
         self.end_token = end_token
+        self.estimator = estimator
+        self.sampling = sampling
         self.controller = KLController(self.kl)
         self.gap: RunningGap | None = None
         self._pending_gap: dict[str, Tensor] | None = None
@@ -137,7 +150,19 @@ class SteeringModule(L.LightningModule):
         encoded = self._encode(batch.choices)
         pool = range(batch.ambiguous, len(encoded))
         table = batch.table
-        steered = self.policy.score(encoded, pool)
+        rollouts = self._rollouts(batch.choices, encoded, batch_idx)
+        steered = self.policy.score(encoded if rollouts is None else rollouts.encoded, pool)
+        samples = None
+        if rollouts is not None:
+            samples = Samples(
+                steered.options.gather(1, rollouts.column),
+                rollouts.option,
+                SAMPLED[self.estimator],
+            )
+            width = table.mask.shape[1]
+            own = steered.options[:, :width].masked_fill(~table.mask, -torch.inf)
+            steered = replace(steered, options=own)
+            self.log("unparsed", rollouts.unparsed, prog_bar=True)
         base_options, base_answers = self._base(encoded, batch.ambiguous)
         if bool(steered.options.isnan().any() | steered.answers.isnan().any()):
             raise TrainingDiverged(
@@ -145,9 +170,15 @@ class SteeringModule(L.LightningModule):
                 "the learning rate, or load the base in float32"
             )
         gap = self._running_gap(len(table.occupation_names))
-        sums = gap.batch_sums(steered.options.detach().softmax(-1), table)
-        gap.update(self._across_processes(sums))
-        loss, raw = step_loss(steered.options, base_options, table, gap.gap, self.objective)
+        answers = (
+            steered.options.detach().softmax(-1)
+            if rollouts is None
+            else rollouts.shares(table.mask.shape[1])
+        )
+        gap.update(self._across_processes(gap.batch_sums(answers, table)))
+        loss, raw = step_loss(
+            steered.options, base_options, table, gap.gap, self.objective, samples
+        )
 
         kl = steered.mean_by_row(kl_divergence(steered.answers, base_answers)).mean()
         if not bool(torch.isfinite(loss + kl)):
@@ -160,8 +191,9 @@ class SteeringModule(L.LightningModule):
         loss = loss + self.controller.multiplier * kl
         self._log_step(loss, raw, kl, gap)
         ambiguous = table.of_kind("ambiguous")
-        answers = steered.options[ambiguous].log_softmax(-1)
-        moved = kl_divergence(answers, base_options[ambiguous].log_softmax(-1))
+        moved = kl_divergence(
+            steered.options[ambiguous].log_softmax(-1), base_options[ambiguous].log_softmax(-1)
+        )
         self.log("kl_ambiguous", moved.mean())  # of the answers; not budgeted
         return loss
 
@@ -253,7 +285,8 @@ class SteeringModule(L.LightningModule):
     def recipe(self) -> dict[str, Any]:
         """The settings of this run, for the adapter's folder."""
         return {
-            "estimator": "exact",
+            "estimator": self.estimator,
+            "sampling": asdict(self.sampling),
             "steering": asdict(self.steering),
             "objective": asdict(self.objective),
             "kl": asdict(self.kl),
@@ -312,6 +345,24 @@ class SteeringModule(L.LightningModule):
                     self._base_options[choice.id] = scores.options[row, : choice.options].clone()
                     if full:
                         self._base_answers[choice.id] = scores.answers[scores.answer_rows == row]
+
+    def _rollouts(
+        self, choices: Sequence[Choice], encoded: Sequence[EncodedChoice], batch_idx: int
+    ) -> Rollouts | None:
+        """Sampled answers of the steered model, where the estimator needs them.
+
+        The generator depends on the seed, the step and the process alone, so that a resumed run
+        draws what an uninterrupted one would.
+        """
+        if self.estimator not in SAMPLED:
+            return None
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, ChoiceDataModule)
+        generator = torch.Generator(self.device)
+        generator.manual_seed(
+            (data.seed * 1_000_003 + batch_idx) * self.trainer.world_size + self.global_rank
+        )
+        return sample_answers(self.policy, choices, encoded, self.sampling, generator)
 
     def _running_gap(self, occupations: int) -> RunningGap:
         if self.gap is None:

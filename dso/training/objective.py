@@ -1,16 +1,18 @@
 """The objective of one step, from log-probabilities to a loss, as a plain function.
 
-    loss = - w_parity E[r_parity] - w_capability E[r_capability]
+    loss = - w_parity E[r_parity] - w_twin_prior E[r_twin_prior] - w_capability E[r_capability]
            + w_twin twin consistency + w_anchor pair anchor + w_mass option-mass drop + mu KL
 
-Parity, twins and anchor act on the ambiguous choices, the capability reward on those with a right
-answer, the mass on all. Source: arXiv 2512.15926 for the reward and the constraint; the pair terms
-and the mass term are additions.
+Parity, twin prior, twins and anchor act on the ambiguous choices, the capability reward on those
+with a right answer, the mass on all. The expectations are computed over the options, or estimated
+from sampled answers; then "no option" is one more outcome. Source: arXiv 2512.15926 for the reward
+and the constraint; the twin terms and the mass term are additions.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -28,6 +30,9 @@ class Objective:
 
     parity: float = 1.0
     """The sign reward: -1 for the side the model favours, +1 for the other."""
+    twin_prior: float = 0.0
+    """The reward log q - log p, q the base's answers averaged over the twins: what twin consistency
+    and pair anchor do, as a reward that sampled answers can carry."""
     twin_consistency: float = 3.0
     """Symmetric KL between the answers of gender-swapped twins."""
     pair_anchor: float = 20.0
@@ -49,12 +54,25 @@ class Objective:
                 raise ValueError(f"objective.{entry.name} is {value}; wanted a number >= 0")
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Sampled answers to the N choices of a step, and how their gradient is estimated."""
+
+    log_probs: Tensor
+    """(N, G) log-probability of every answer, with gradients."""
+    option: Tensor
+    """(N, G) long: the option each means, -1 for none."""
+    estimator: Callable[[Tensor, Tensor], Tensor]
+    """From log-probabilities and rewards (n, G) to a loss."""
+
+
 def step_loss(
     log_probs: Tensor,
     base_log_probs: Tensor,
     table: ChoiceTable,
     gap: Tensor,
     objective: Objective,
+    samples: Samples | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss without its KL part, and every reward and term raw.
 
@@ -64,27 +82,64 @@ def step_loss(
         table: of the N choices.
         gap: (O,) running estimate of Pr[pro | o] - Pr[anti | o].
         objective: the weights.
+        samples: sampled answers; without them the rewards' expectations are computed.
 
     Returns:
         A scalar loss, and the raw values: rewards as expectations (higher is better), terms as
         penalties (lower is better).
     """
-    ambiguous = table.of_kind("ambiguous")
-    known = table.truth >= 0
+    outcomes, base_outcomes = (
+        values.log_softmax(-1) if samples is None else with_no_option(values)
+        for values in (log_probs, base_log_probs)
+    )
     parity = rewards.parity(table, gap, objective.abstention)
     right = rewards.capability(table)
-    zero = log_probs.new_zeros(())
-
-    def expected(where: Tensor, reward: Tensor) -> Tensor:
-        return -exact(log_probs[where], reward[where]) if bool(where.any()) else zero
-
-    raw = {
-        "parity": expected(ambiguous, parity),
-        "capability": expected(known, right),
+    if samples is not None:
+        abstained = objective.abstention * table.of_kind("ambiguous")[:, None]
+        parity = torch.cat([parity, abstained.to(parity)], dim=1)
+        right = torch.nn.functional.pad(right, (0, 1))
+    loss = log_probs.new_zeros(())
+    raw = {}
+    for name, where, reward in (
+        ("parity", table.of_kind("ambiguous"), parity),
+        (
+            "twin_prior",
+            table.of_kind("ambiguous"),
+            rewards.twin_prior(outcomes, base_outcomes, table),
+        ),
+        ("capability", table.truth >= 0, right),
+    ):
+        part, raw[name] = _expectation(log_probs, reward, where, samples)
+        loss = loss + getattr(objective, name) * part
+    penalties = {
         "twin_consistency": terms.twin_consistency(log_probs, table),
         "pair_anchor": terms.pair_anchor(log_probs, base_log_probs, table),
         "option_mass": terms.option_mass_drop(log_probs, base_log_probs),
     }
-    signs = {"parity": -1.0, "capability": -1.0}
-    parts = [signs.get(name, 1.0) * getattr(objective, name) * value for name, value in raw.items()]
-    return torch.stack(parts).sum(), raw
+    for name, value in penalties.items():
+        loss = loss + getattr(objective, name) * value
+    return loss, raw | penalties
+
+
+def with_no_option(log_probs: Tensor) -> Tensor:
+    """(N, K + 1): the options' log-probabilities and that of saying none of them.
+
+    The last is at least log 1e-4, so that rounding cannot make it -inf.
+    """
+    mass = log_probs.exp().sum(-1, keepdim=True)
+    return torch.cat([log_probs, (1 - mass).clamp(min=1e-4).log()], dim=-1)
+
+
+def _expectation(
+    log_probs: Tensor, reward: Tensor, where: Tensor, samples: Samples | None
+) -> tuple[Tensor, Tensor]:
+    """(loss, mean reward) of the choices in `where`; zeros where there are none."""
+    if not bool(where.any()):
+        zero = log_probs.new_zeros(())
+        return zero, zero
+    if samples is None:
+        loss = exact(log_probs[where], reward[where])
+        return loss, -loss
+    # Option -1 counts from the end: the last outcome, no option.
+    got = reward[where].gather(1, samples.option[where] % reward.shape[1])
+    return samples.estimator(samples.log_probs[where], got), got.mean()

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dso.metrics import ESTIMATES, ChoiceMetrics, Measurement, measure, point_values
+from dso.metrics import (
+    ESTIMATES,
+    ChoiceMetrics,
+    Measurement,
+    answer_distribution,
+    measure,
+    point_values,
+)
 from dso.tasks.table import ChoiceTable, tabulate
 from tests.metrics.made_up_choices import (
     always_first_model,
@@ -22,6 +29,7 @@ from tests.metrics.made_up_choices import (
 TABLE = mixture()
 MODEL = random_model(TABLE)
 BASE = random_model(TABLE, seed=1)
+UNGENERATED = [estimate for estimate in ESTIMATES if estimate != "generated"]
 THREE = (
     "per_occupation_bias",
     "stereotype_gap",
@@ -52,7 +60,7 @@ def quick(log_probs: Tensor, table: ChoiceTable, *base: Tensor, **keywords) -> l
 
 def test_every_metric_is_there_once_per_estimate():
     found = by_key(quick(MODEL, TABLE, BASE, kl=torch.rand(7)))
-    expected = {(metric, estimate) for metric in THREE for estimate in ESTIMATES}
+    expected = {(metric, estimate) for metric in THREE for estimate in UNGENERATED}
     assert set(found) == expected | set(ONE.items())
     assert next(iter(found)) == ("per_occupation_bias", "probability")
     counts = {metric: m.n for (metric, _), m in found.items()}
@@ -60,6 +68,29 @@ def test_every_metric_is_there_once_per_estimate():
     assert counts["flip_rate"] == counts["position_shift"] == 16
     assert counts["unambiguous_accuracy"] == 6 and counts["kl"] == 7
     assert counts["option_mass"] == len(TABLE)
+
+
+def test_generated_answers_are_one_more_estimate_and_the_unparsed_are_counted():
+    probability = answer_distribution(MODEL.double(), TABLE.mask)
+    found = by_key(quick(MODEL, TABLE, generated=probability * 0.75))
+    for metric in THREE:
+        generated = found[metric, "generated"].value
+        plain = found[metric, "probability"].value
+        if metric == "abstention":
+            assert generated == pytest.approx(0.25 + 0.75 * plain)
+        else:
+            assert generated == pytest.approx(0.75 * plain)
+    assert found["unparsed", "generated"].value == pytest.approx(0.25)
+    assert found["unparsed", "generated"].n == len(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [(torch.zeros(1, 2), "generated has shape"), (TABLE.mask * 0.9, "rows of at most 1")],
+)
+def test_shares_that_are_none_are_refused(shares, message):
+    with pytest.raises(ValueError, match=message):
+        quick(MODEL, TABLE, generated=shares)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -112,7 +143,7 @@ def test_a_gender_blind_model_has_no_bias_and_an_interval_of_zero():
 def test_a_model_that_always_answers_the_first_is_caught():
     table = tabulate(sentences())
     found = by_key(quick(always_first_model(table), table))
-    for estimate in ESTIMATES:
+    for estimate in UNGENERATED:
         assert found["per_occupation_bias", estimate].value == 0
         assert found["position_bias", estimate].value == 0.5
 

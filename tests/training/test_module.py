@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 
+from dso.sampling import Sampling
 from dso.steering import sparsity
 from dso.training import (
     KLBudget,
@@ -35,16 +36,48 @@ def test_only_the_adapter_moves_and_only_it_is_in_the_checkpoint(tmp_path):
     assert len(run.state_dict()) == len(vectors(run)) == 2 * 8  # two norms in each of four blocks
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+@pytest.mark.parametrize("estimator", ["exact", "rloo"])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, estimator):
+    settings = {"estimator": estimator, "sampling": Sampling(2, 4)}
     keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=3, save_top_k=-1)
-    whole = module()
+    whole = module(**settings)
     trainer(tmp_path, 9, keep, enable_checkpointing=True).fit(whole, small_data())
     half = next(path for path in tmp_path.iterdir() if "step=3" in path.name)
-    resumed = module()
+    resumed = module(**settings)
     trainer(tmp_path, 9).fit(resumed, small_data(), ckpt_path=half)
     assert all(torch.equal(v, vectors(resumed)[n]) for n, v in vectors(whole).items())
     assert resumed.controller.state_dict() == whole.controller.state_dict()
     assert torch.equal(resumed.gap.gap, whole.gap.gap)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "rloo"])
+def test_sampled_estimators_lower_the_bias_of_one_batch(tmp_path, estimator):
+    run = module(
+        estimator=estimator,
+        sampling=Sampling(8, 4),
+        objective=Objective(twin_prior=1, twin_consistency=0, pair_anchor=0, option_mass=0),
+        optimisation=Optimisation(warmup=0),
+        kl=KLBudget(budget=1.0),
+    )
+    gaps = []
+    run._log_step = lambda loss, raw, kl, gap: gaps.append(float(gap.bias))
+    trainer(tmp_path, 25).fit(run, small_data(pairs=4, pool=8))
+    assert gaps[0] > 0.3
+    assert gaps[-1] < 0.7 * gaps[0]
+
+
+def test_the_scores_of_an_objective_do_not_change_with_the_estimator(tmp_path):
+    seen = []
+    for estimator in ("exact", "reinforce", "rloo"):
+        run = module(estimator=estimator, sampling=Sampling(4, 4))
+        values = {}
+        run._log_step = lambda loss, raw, kl, gap, into=values: into.update(raw, kl=kl)
+        trainer(tmp_path, 1).fit(run, small_data(pairs=4, pool=8))
+        seen.append({name: float(v) for name, v in values.items()})
+    for other in seen[1:]:
+        for name in ("twin_consistency", "pair_anchor", "option_mass", "kl"):
+            assert other[name] == pytest.approx(seen[0][name], abs=1e-5)
+        assert other["capability"] == pytest.approx(seen[0]["capability"], abs=0.1)
 
 
 def test_a_checkpoint_of_another_form_is_refused(tmp_path):
@@ -177,3 +210,8 @@ def test_the_shipped_adapter_is_of_the_default_form():
 def test_bad_settings_are_named(kind, settings, message):
     with pytest.raises(ValueError, match=message):
         kind(**settings)
+
+
+def test_rloo_with_one_answer_a_prompt_is_refused_before_anything_is_loaded():
+    with pytest.raises(ValueError, match=r"sampling\.samples is 1, wanted at least 2"):
+        module(estimator="rloo", sampling=Sampling(samples=1))
