@@ -1,7 +1,8 @@
 """The command line: one command per verb.
 
 `dso fit` trains an adapter from a YAML configuration, `dso evaluate` measures a model with an
-adapter over a grid of strengths, `dso demo` trains on the shipped organism and shows what changed.
+adapter over a grid of strengths, `dso check` reads anyone's own data and says what is wrong with
+them, `dso demo` trains on the shipped organism and shows what changed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def strength(text: str) -> float:
@@ -34,6 +36,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
+class _HelpWithFields(argparse.Action):
+    """Help that lists the fields of a row too; importing them takes a moment, so only then."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, nargs=0)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from dso.tasks.schema import field_text
+
+        print(f"{parser.format_help()}\n{field_text()}", end="")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command but `fit`, whose options come from its classes."""
     parser = argparse.ArgumentParser(
@@ -46,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser(
         "evaluate",
         help="measure a model with an adapter over a grid of strengths",
-        description="Measure bias and capabilities at every strength, with 95 %% intervals. Writes "
+        description="Measure bias and capabilities at every strength, with 95 % intervals. Writes "
         "results.jsonl, a table and a plot.",
     )
     evaluate.add_argument("--model", required=True, help="folder or hub id of the base model")
@@ -55,10 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument(
         "--task",
-        help="coreference, winobias, or the import path of a dso.tasks.Task; by default the task "
-        "the adapter was trained on, or coreference",
+        help="bbq, coreference, mmlu, own, synthbias, two_people, winobias, or the import path of "
+        "a dso.tasks.Task; by default the task the adapter was trained on, or coreference",
     )
-    evaluate.add_argument("--data", help="folder of the task's files, where it reads any")
+    evaluate.add_argument(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="folder of the task's files, where it reads any; for own, files (see dso check)",
+    )
     evaluate.add_argument(
         "--strength",
         type=strength,
@@ -89,8 +109,51 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--max-new-tokens", type=positive, default=16, help="longest generated answer (default 16)"
     )
-    evaluate.add_argument("--dtype", default="auto", help="of the base weights, e.g. bfloat16")
-    evaluate.add_argument("--device-map", help="as in transformers, e.g. auto")
+    evaluate.add_argument(
+        "--skip-long",
+        action="store_true",
+        help="leave out (and count) prompts longer than the model has positions",
+    )
+    evaluate.add_argument(
+        "--dtype", default="auto", help="of the base weights: auto, bfloat16, float16, float32"
+    )
+    evaluate.add_argument(
+        "--quantisation",
+        default="none",
+        help="bits of the linear layers: none, 8bit, 4bit (needs bitsandbytes)",
+    )
+    evaluate.add_argument(
+        "--device-map",
+        help="a device such as cuda:0, or auto (default: auto where there is a GPU, else the CPU)",
+    )
+    evaluate.add_argument("--revision", help="branch, tag or commit of the model on the hub")
+
+    check = commands.add_parser(
+        "check",
+        help="read and check your own data",
+        description="Read every row of your own data, say what is wrong with it by file, line and "
+        "field, or, where nothing is, what is in it. docs/own-data.md shows how to write rows.",
+        add_help=False,
+    )
+    check.add_argument("-h", "--help", action=_HelpWithFields, help="show this, and all fields")
+    check.add_argument(
+        "--data", nargs="+", default=[], metavar="FILE", help="CSV, JSON lines or parquet; patterns"
+    )
+    check.add_argument("--hub", metavar="NAME", help="hub id or folder of a data set")
+    check.add_argument("--hub-config", metavar="NAME", help="its configuration, if it has several")
+    check.add_argument(
+        "--unpaired",
+        choices=("refuse", "leave_out"),
+        default="refuse",
+        help="ambiguous rows in train without a twin (default: refuse)",
+    )
+    check.add_argument(
+        "--limit-errors",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="problems to name before giving up (default 20)",
+    )
 
     demo = commands.add_parser(
         "demo",
@@ -100,7 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to write into")
     demo.add_argument(
-        "--preset", choices=("default", "paper"), default="default", help="see README"
+        "--preset", choices=("default", "paper", "rloo"), default="default", help="see README"
     )
     demo.add_argument("--seed", type=int, default=0, help="of the data and their order")
     demo.add_argument("--steps", type=positive, help="training steps (default: the preset's)")
@@ -119,7 +182,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         parsed = build_parser().parse_args(arguments)
         name = parsed.command
-        command = {"evaluate": lambda: _evaluate(parsed), "demo": lambda: _demo(parsed)}[name]
+        command = {
+            "evaluate": lambda: _evaluate(parsed),
+            "check": lambda: _check(parsed),
+            "demo": lambda: _demo(parsed),
+        }[name]
     try:
         _no_loading_bars()
         command()
@@ -142,6 +209,8 @@ def _quiet() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("httpx", "lightning.pytorch.utilities.rank_zero", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # bitsandbytes on a CPU misses an optional kernel, and says so at every start.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for package in ("lightning", "transformers"):
         warnings.filterwarnings("ignore", module=rf"{package}\..*")
 
@@ -160,23 +229,47 @@ def _fit(arguments: list[str]) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    import torch
+
     from dso.commands import evaluate_command
+    from dso.loading import Loading
 
     evaluate_command(
         model=arguments.model,
         adapter=arguments.adapter,
         task=arguments.task,
-        data=arguments.data,
+        data=_one_or_more(arguments.data),
         strengths=arguments.strength,
         output=arguments.output,
         limit=arguments.limit,
         seed=arguments.seed,
         batch_size=arguments.batch_size,
         replicates=arguments.replicates,
-        dtype=arguments.dtype,
-        device_map=arguments.device_map,
+        loading=Loading(
+            dtype=arguments.dtype,
+            quantisation=arguments.quantisation,
+            device_map=arguments.device_map or ("auto" if torch.cuda.is_available() else None),
+            revision=arguments.revision,
+        ),
         samples=arguments.samples,
         max_new_tokens=arguments.max_new_tokens,
+        skip_long=arguments.skip_long,
+    )
+
+
+def _one_or_more(paths: list[str] | None) -> str | list[str] | None:
+    return paths[0] if paths and len(paths) == 1 else paths
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from dso.commands import check_command
+
+    check_command(
+        data=arguments.data,
+        hub=arguments.hub,
+        hub_config=arguments.hub_config,
+        unpaired=arguments.unpaired,
+        limit_errors=arguments.limit_errors,
     )
 
 

@@ -1,21 +1,27 @@
-"""`dso evaluate`: from paths to a folder with results, tables and plots."""
+"""`dso evaluate`: from paths to a folder with results, tables and plots. `dso check`: own data."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.table import Table
 
 from dso.evaluation import by_split, evaluate, splits
+from dso.loading import LOADING, Loading
 from dso.policy import Policy
 from dso.report import Result, markdown_table, plot_strength, results_table, write_results
 from dso.sampling import Rollouts, Sampling
-from dso.tasks import Choice, Task, make_task
+from dso.tasks import TASKS, Choice, Task, make_task
+from dso.tasks.ledger import Unpaired
+from dso.tasks.own import missing_splits
+from dso.tasks.reading import OwnData, Source, read_choices
 
 DEFAULT_STRENGTHS = (0.0, 0.5, 1.0)
 
@@ -25,16 +31,16 @@ def evaluate_command(
     output: Path,
     adapter: str | None = None,
     task: str | None = None,
-    data: str | None = None,
+    data: str | list[str] | None = None,
     strengths: Sequence[float] | None = None,
     limit: int | None = None,
     seed: int = 0,
     batch_size: int = 64,
     replicates: int = 1000,
-    dtype: str = "auto",
-    device_map: str | None = None,
+    loading: Loading = LOADING,
     samples: int = 0,
     max_new_tokens: int = 16,
+    skip_long: bool = False,
 ) -> list[Result]:
     """Measure a model with an adapter; see `dso evaluate --help`.
 
@@ -47,7 +53,7 @@ def evaluate_command(
     grid = list(strengths) if strengths else (list(DEFAULT_STRENGTHS) if adapter else [0.0])
     if adapter is None and any(grid):
         raise ValueError(f"strengths {grid} need an adapter; give --adapter, or --strength 0")
-    policy = Policy.from_pretrained(model, adapter, dtype=dtype, device_map=device_map)
+    policy = Policy.from_pretrained(model, adapter, loading=loading)
     chosen = choose_task(policy, task, data)
     # A task the adapter was trained on shows what was held out, and the pool of its KL budget.
     own = adapter is not None and task is None
@@ -68,14 +74,16 @@ def evaluate_command(
             replicates=replicates,
             sampling=sampling,
             transcript=transcript,
+            skip_long=skip_long,
             model=str(model),
             adapter=str(adapter) if adapter else None,
             task=task_label(chosen),
         )
     run = {
         "model": str(model), "adapter": adapter and str(adapter), "task": chosen.settings(),
-        "strengths": grid, "limit": limit, "seed": seed, "replicates": replicates, "dtype": dtype,
-        "samples": samples, "max_new_tokens": max_new_tokens,
+        "strengths": grid, "limit": limit, "seed": seed, "replicates": replicates,
+        "loading": asdict(loading),
+        "samples": samples, "max_new_tokens": max_new_tokens, "skip_long": skip_long,
     }  # fmt: skip
     write_report(results, output, run)
     return results
@@ -111,11 +119,11 @@ def limited(choices: Sequence[Choice], limit: int | None) -> list[Choice]:
     return kept
 
 
-def choose_task(policy: Policy, task: str | None, data: str | None) -> Task:
+def choose_task(policy: Policy, task: str | None, data: str | list[str] | None) -> Task:
     """The task asked for; else the one the adapter was trained on; else coreference.
 
     Raises:
-        ValueError: an unknown task, or a folder of data for a task that reads none.
+        ValueError: an unknown task, or data for a task that reads none, or only one folder.
     """
     settings: dict[str, Any] = {}
     if task is None:
@@ -139,7 +147,8 @@ def recipe_of(policy: Policy) -> dict[str, Any] | None:
 
 def task_label(task: Task) -> str:
     """The short name that results carry."""
-    return type(task).__name__.lower()
+    names = {kind: name for name, kind in TASKS.items()}
+    return names.get(type(task), type(task).__name__.lower())
 
 
 def write_report(results: Sequence[Result], folder: Path, run: dict[str, Any]) -> None:
@@ -160,3 +169,46 @@ def write_report(results: Sequence[Result], folder: Path, run: dict[str, Any]) -
         f"Written to {folder}: results.jsonl (every figure with its interval), table.md, "
         "strength.png, evaluation.json"
     )
+
+
+def check_command(
+    data: Sequence[str],
+    hub: str | None = None,
+    hub_config: str | None = None,
+    unpaired: Unpaired = "refuse",
+    limit_errors: int = 20,
+) -> OwnData:
+    """Read and check anyone's own rows and print what is in them; see `dso check --help`.
+
+    Raises:
+        ValueError: no rows are named, or anything is wrong with them, all of it by line and field.
+    """
+    if not data and hub is None:
+        raise ValueError("nothing to check; give --data FILE or --hub NAME")
+    source = Source(tuple(data), hub, hub_config)
+    read = read_choices(source, unpaired=unpaired, limit_errors=limit_errors)
+    table = Table(title="Rows by split and kind")
+    for name in ("split", "kind", "rows", "kept", "left out"):
+        table.add_column(name, justify="left" if name in ("split", "kind") else "right")
+    for split in read.splits:
+        for kind in (kind for name, kind in read.counts if name == split):
+            rows, kept = read.counts[split, kind], len(read.kept[split, kind])
+            table.add_row(split, kind, f"{rows:,}", f"{kept:,}", f"{rows - kept:,}")
+    console = Console()
+    console.print(table)
+    twins, sided = read.twins, [f"{name} ({split})" for split, name in read.one_sided]
+    console.print(
+        f"{twins.pairs:,} twin pairs; {twins.lonely:,} rows whose twin is nowhere, "
+        f"{twins.untwinned:,} ambiguous rows that name none, {twins.left_out:,} of them in train "
+        "and left out"
+    )
+    shown = ", ".join(sided[:10]) + (", ..." if len(sided) > 10 else "")
+    console.print(
+        f"{read.occupations:,} occupations in ambiguous rows with a gender; with one gender only: "
+        f"{shown or 'none'}"
+    )
+    lacking = missing_splits(read)
+    for sentence in lacking:
+        console.print(f"not enough for dso fit: {sentence}")
+    console.print("Every row is right." + ("" if lacking else " Enough for dso fit."))
+    return read

@@ -43,7 +43,7 @@ def train(
         model: folder of the base model.
         task: what to train on.
         output: where the adapter goes, as `adapter`.
-        preset_name: `default` or `paper`.
+        preset_name: `default`, `paper` or `rloo`.
         seed: of the order of the data.
         steps: training steps; the preset's when not given.
     """
@@ -77,7 +77,7 @@ def demo(
 
     Args:
         output: folder to write into.
-        preset_name: `default` or `paper`.
+        preset_name: `default`, `paper` or `rloo`.
         seed: of the data and their order.
         steps: training steps; the preset's when not given.
         task: the built-in coreference task when not given.
@@ -102,7 +102,7 @@ def demo(
         adapter=str(output / "adapter"),
         task=task_label(task),
         method="dso" if preset_name == "default" else f"dso_{preset_name}",
-        estimator="exact",
+        estimator=module.estimator,
     )
     save_adapter(module.adapted, output / "adapter", recipe=how, measurements=measurements(results))
     run = {"model": model, "preset": preset_name, "seed": seed, "recipe": how}

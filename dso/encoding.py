@@ -29,6 +29,11 @@ class EncodedChoice:
     answer: tuple[int, ...]
     """Token ids of the right option's first form; of the first option where none is right."""
 
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt with its longest form."""
+        return len(self.prompt) + max(len(tokens) for _, tokens in self.forms)
+
 
 def render(choice: Choice, tokenizer: PreTrainedTokenizerBase) -> str:
     """The prompt's text as the model sees it, ending where its answer starts.
@@ -37,11 +42,9 @@ def render(choice: Choice, tokenizer: PreTrainedTokenizerBase) -> str:
         ValueError: the chat template refuses the messages.
     """
     if tokenizer.chat_template is None:
-        head = f"{choice.system}\n" if choice.system else ""
-        return f"{head}{choice.prompt}\nAnswer:"
-    messages = [{"role": "user", "content": choice.prompt}]
-    if choice.system:
-        messages.insert(0, {"role": "system", "content": choice.system})
+        return "\n".join([*(m.content for m in choice.messages), choice.prompt, "Answer:"])
+    before = [{"role": message.role, "content": message.content} for message in choice.messages]
+    messages = [*before, {"role": "user", "content": choice.prompt}]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:

@@ -6,6 +6,7 @@ whole vocabulary's distributions, which the KL needs, never outlive their batch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
+from dso.encoding import encode
 from dso.metrics import kl_divergence, measure
 from dso.policy import Policy
 from dso.report import Result
@@ -22,6 +24,10 @@ from dso.tasks.choice import Choice
 from dso.tasks.table import tabulate
 from dso.tasks.task import TaskData
 
+log = logging.getLogger(__name__)
+
+BATCH_TOKENS = 2**14
+"""Most tokens of a forward pass: long prompts go in smaller batches."""
 Transcript = Callable[[float, Sequence[Choice], Rollouts], None]
 """Takes (strength, choices, their generated answers)."""
 
@@ -78,7 +84,8 @@ def score_split(
     """
     encoded = policy.encode(choices)
     # Prompts of similar length share a batch: less padding.
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].prompt))
+    order = sorted(range(len(encoded)), key=lambda i: encoded[i].length)
+    lengths = [encoded[i].length for i in order]
     grid = sorted({0.0, *strengths})
     width = max(choice.options for choice in encoded)
     options = {w: torch.full((len(encoded), width), -torch.inf) for w in grid}
@@ -86,8 +93,8 @@ def score_split(
     generated = {w: torch.zeros(len(encoded), width) for w in grid} if sampling else {}
     generators = {w: torch.Generator(policy.device).manual_seed(seed) for w in grid}
     where: list[int] = []
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    for start, stop in _batches(lengths, batch_size):
+        rows = order[start:stop]
         batch = [encoded[row] for row in rows]
         known = [n for n, row in enumerate(rows) if choices[row].truth is not None]
         base = None
@@ -106,7 +113,7 @@ def score_split(
                 divergence = kl_divergence(scores.answers, base.answers)
                 kl[strength].append(scores.mean_by_row(divergence).cpu())
         where.extend(rows[n] for n in known)
-        yield min(start + batch_size, len(order)), {}
+        yield stop, {}
     # Back into the order of the choices, so that a seed's bootstrap does not depend on lengths.
     back = torch.tensor(where).argsort() if where else torch.empty(0, dtype=torch.long)
     yield (
@@ -122,6 +129,38 @@ def score_split(
     )
 
 
+def _that_fit(policy: Policy, choices: Sequence[Choice], split: str) -> Sequence[Choice]:
+    encoded = encode(choices, policy.tokenizer, policy.end_token)
+    kept = [c for c, code in zip(choices, encoded, strict=True) if policy.fits(code)]
+    if len(kept) < len(choices):
+        log.info(
+            "%s: %d of %d choices are longer than the model's %s positions and are left out",
+            split, len(choices) - len(kept), len(choices), policy.positions,
+        )  # fmt: skip
+    if not kept:
+        raise ValueError(
+            f"{split}: all {len(choices)} choices are longer than the model's {policy.positions} "
+            "positions; nothing is left to measure"
+        )
+    return kept
+
+
+def _batches(lengths: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of batches of ascending lengths: at most `size` rows and `BATCH_TOKENS` tokens,
+    padding included, and at least one row."""
+    start = 0
+    while start < len(lengths):
+        stop = start + 1
+        while (
+            stop < len(lengths)
+            and stop - start < size
+            and (stop - start + 1) * lengths[stop] <= BATCH_TOKENS
+        ):
+            stop += 1
+        yield start, stop
+        start = stop
+
+
 def evaluate(
     policy: Policy,
     data: TaskData | Mapping[str, Sequence[Choice]],
@@ -133,6 +172,7 @@ def evaluate(
     progress: bool = True,
     sampling: Sampling | None = None,
     transcript: Transcript | None = None,
+    skip_long: bool = False,
     **labels: Any,
 ) -> list[Result]:
     """Measure a model at every strength on every split.
@@ -148,6 +188,8 @@ def evaluate(
         sampling: also generate answers, read them and count the unparsed; about as slow again as
             the answers are many and long.
         transcript: called with (strength, choices, rollouts) for every batch of generated answers.
+        skip_long: leave out, and log, choices longer than the model has positions; otherwise they
+            are an error.
         labels: further keys of every result, such as `model`, `adapter`, `task`.
 
     Returns:
@@ -157,7 +199,8 @@ def evaluate(
     grid = sorted(dict.fromkeys(float(w) for w in strengths))
     results: list[Result] = []
     with Progress(disable=not progress, transient=True) as bar:
-        for split, choices in named.items():
+        for split, asked in named.items():
+            choices = _that_fit(policy, asked, split) if skip_long else asked
             job = bar.add_task(f"evaluating {split}", total=len(choices))
             scores: dict[float, SplitScores] = {}
             for done, complete in score_split(

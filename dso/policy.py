@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
-from transformers.modeling_layers import GradientCheckpointingLayer
 
+from dso.checkpointing import recomputes
 from dso.encoding import EncodedChoice, encode, render
-from dso.loading import load_base, load_tokenizer
+from dso.loading import LOADING, Loading, load_base, load_tokenizer
 from dso.steering import SteeringModel, load_adapter
 from dso.tasks.choice import Choice
 
@@ -93,8 +93,7 @@ class Policy:
         adapter: str | Path | None = None,
         *,
         strength: float = 1.0,
-        dtype: str | torch.dtype = "auto",
-        device_map: str | dict[str, Any] | None = None,
+        loading: Loading = LOADING,
         end_token: bool = False,
         trainable: bool = False,
     ) -> Policy:
@@ -104,8 +103,7 @@ class Policy:
             model: a model folder or hub id.
             adapter: an adapter folder or hub id.
             strength: initial strength of the adapter.
-            dtype: of the base weights; `auto` takes the checkpoint's own.
-            device_map: as in transformers.
+            loading: how the base is loaded: dtype, quantisation, devices.
             end_token: see the class.
             trainable: whether the adapter's vectors require gradients.
 
@@ -113,8 +111,8 @@ class Policy:
             ValueError: a path that does not exist, a folder without a model or a tokenizer, an
                 adapter trained for another base.
         """
-        tokenizer = load_tokenizer(model)
-        base = load_base(model, dtype=dtype, device_map=device_map)
+        tokenizer = load_tokenizer(model, loading.revision)
+        base = load_base(model, loading)
         if adapter is not None:
             base = load_adapter(base, adapter, trainable=trainable)
             base.set_strength(strength)
@@ -125,6 +123,13 @@ class Policy:
         """Where inputs go."""
         device: torch.device = next(self.model.parameters()).device
         return device
+
+    @property
+    def positions(self) -> int | None:
+        """How many tokens a sequence can have; None where the model's configuration sets no end."""
+        config = _unwrapped(self.model).config.get_text_config(decoder=True)
+        limit = getattr(config, "max_position_embeddings", None)
+        return None if limit is None else int(limit)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -165,8 +170,24 @@ class Policy:
         return render(choice, self.tokenizer)
 
     def encode(self, choices: Sequence[Choice]) -> list[EncodedChoice]:
-        """Tokenise choices; see `dso.encoding.encode`."""
-        return encode(choices, self.tokenizer, self.end_token)
+        """Tokenise choices; see `dso.encoding.encode`.
+
+        Raises:
+            ValueError: as there, or a choice is longer than the model has positions.
+        """
+        encoded = encode(choices, self.tokenizer, self.end_token)
+        long = [choice for choice in encoded if not self.fits(choice)]
+        if long:
+            raise ValueError(
+                f"{len(long)} of {len(encoded)} choices are longer than the model's "
+                f"{self.positions} positions, {long[0].id!r} the first ({long[0].length} tokens); "
+                "leave them out (`--skip-long` of `dso evaluate`), or shorten them"
+            )
+        return encoded
+
+    def fits(self, choice: EncodedChoice) -> bool:
+        """Whether the model has a position for every token of the prompt and its longest answer."""
+        return self.positions is None or choice.length <= self.positions
 
     # -- forward passes ---------------------------------------------------------------------
 
@@ -197,7 +218,7 @@ class Policy:
             raise ValueError("there are no choices to score; the batch is empty")
         ids, mask = self.left_pad([choice.prompt for choice in batch])
         longer = any(len(tokens) > 1 for choice in batch for _, tokens in choice.forms)
-        share = longer and self._can_share()
+        share = longer and not recomputes(self.model)
         output = self.forward(ids, mask, keep=1, use_cache=share)
         first = output.logits[:, -1].float().log_softmax(-1)
         plan = _plan(batch)
@@ -264,20 +285,13 @@ class Policy:
         """Context: the strengths of the rows selected, where each row of the batch has its own."""
         if not self.steered or self.model.strength.ndim == 0:
             return nullcontext()
-        if torch.is_grad_enabled() and not self._can_share():
+        if torch.is_grad_enabled() and self.model.recomputes():
             # The rows' strengths would be gone when backward() runs the forward pass again.
             raise ValueError(
-                "a strength per row cannot be trained through gradient checkpointing; set one "
-                "strength for the whole batch, or switch gradient checkpointing off"
+                "a strength per row cannot be trained through transformers' own gradient "
+                "checkpointing; use `dso.checkpointing.checkpointed`, or one strength for the batch"
             )
         return self.at(self.model.strength[rows])
-
-    def _can_share(self) -> bool:
-        """Whether a cache can be kept: gradient checkpointing encodes without one."""
-        return not any(
-            isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing and m.training
-            for m in self.model.modules()
-        )
 
     def left_pad(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """Token ids (B, T) of sequences that end together, and their mask (B, T), 1 for a token."""

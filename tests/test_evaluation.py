@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from dso.evaluation import evaluate, score_split, splits
+from dso.evaluation import BATCH_TOKENS, _batches, evaluate, score_split, splits
 from dso.policy import Policy
 from dso.sampling import Sampling
 from dso.tasks import tabulate
@@ -89,3 +91,28 @@ def test_the_organism_holds_what_its_card_promises():
     for name in ("unambiguous_accuracy", "gender_needed_accuracy", "capability"):
         assert figures[name] >= 0.98
     assert figures["option_mass"] >= 0.9
+
+
+def test_prompts_longer_than_the_model_has_positions_are_refused_or_left_out(policy, caplog):
+    short = small_task().load().evaluation[:6]
+    long = [replace(c, id=f"{c.id}-long", prompt="word " * 300, twin=None) for c in short[:2]]
+    with pytest.raises(ValueError, match=r"2 of 8 choices are longer than the model's 256 posit"):
+        evaluate(policy, {"s": short + long}, [0.0], replicates=2, progress=False)
+    with caplog.at_level("INFO"):
+        kept = evaluate(
+            policy, {"s": short + long}, [0.0], replicates=2, progress=False, skip_long=True
+        )
+    assert "2 of 8 choices are longer" in caplog.text
+    assert kept == evaluate(policy, {"s": short}, [0.0], replicates=2, progress=False)
+    with pytest.raises(ValueError, match="nothing is left"):
+        evaluate(policy, {"s": long}, [0.0], replicates=2, progress=False, skip_long=True)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_batches_hold_every_row_once_within_the_bounds(size):
+    lengths = sorted([3, 5, 5, 9, 400, 9_000, 20_000, *range(100)])
+    batches = list(_batches(lengths, size))
+    assert [row for start, stop in batches for row in range(start, stop)] == [*range(len(lengths))]
+    for start, stop in batches:
+        tokens = (stop - start) * lengths[stop - 1]
+        assert stop - start == 1 or (stop - start <= size and tokens <= BATCH_TOKENS)

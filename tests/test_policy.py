@@ -5,12 +5,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import processors
 
+from dso.checkpointing import checkpointed, recomputes
 from dso.encoding import EncodedChoice
 from dso.loading import load_tokenizer
 from dso.organisms import shipped
 from dso.policy import Policy
 from dso.tasks import Coreference
-from dso.tasks.choice import Choice, Option
+from dso.tasks.choice import Choice, Message, Option
 from tests.steering.steered import steer
 from tests.tiny_models import FAMILIES, tiny_llama
 from tests.tiny_tokenizers import tiny_tokenizer
@@ -138,9 +139,24 @@ def test_without_a_shared_cache_scores_and_gradients_are_the_same(family):
     expected = gradients(policy, loss_of(shared))
     policy.model.train()
     policy.model.get_base_model().gradient_checkpointing_enable()
-    assert not policy._can_share()
+    assert recomputes(policy.model)
     scores = policy.option_log_probs(BATCH)
     torch.testing.assert_close(scores, shared, **TOLERANCE)
+    for one, other in zip(gradients(policy, loss_of(scores)), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("strength", [1.0, [0.0, 0.5, 1.0, 2.0]])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_checkpointed_scores_and_gradients_are_the_same(family, strength):
+    policy = policy_of(family, adapter=True)
+    with policy.at(strength):
+        shared = policy.option_log_probs(BATCH)
+        expected = gradients(policy, loss_of(shared))
+        with checkpointed(policy.model):
+            scores = policy.option_log_probs(BATCH)
+    torch.testing.assert_close(scores, shared, **TOLERANCE)
+    # The context and the strength are over: what runs again does so as it first ran.
     for one, other in zip(gradients(policy, loss_of(scores)), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
@@ -150,7 +166,7 @@ def test_strengths_per_row_are_refused_where_checkpointing_would_lose_them():
     policy.model.train()
     policy.model.get_base_model().gradient_checkpointing_enable()
     with policy.at([0.0, 0.5, 1.0, 2.0]):
-        with pytest.raises(ValueError, match=r"gradient checkpointing; set one strength"):
+        with pytest.raises(ValueError, match=r"own gradient checkpointing; use"):
             policy.option_log_probs(BATCH)
         with torch.no_grad():
             scores = policy.option_log_probs(BATCH)
@@ -239,6 +255,9 @@ def test_another_peft_method_is_no_steering_adapter():
 # -- tokens -------------------------------------------------------------------------------------
 
 
+FAIR = (Message("system", "Be fair."),)
+
+
 def choice(*options: tuple[str, ...], truth: int | None = None, **more) -> Choice:
     built = tuple(
         Option(forms[0].strip(), forms, side=("pro", "anti", "neither")[n])
@@ -259,7 +278,7 @@ def reader(**tokenizer) -> Policy:
 @pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
 def test_prompts_and_forms_are_read_back_from_their_tokens(chat):
     policy = reader(chat=chat)
-    asked = choice((" nurse", "Nurse"), (" guard", " the guard"), truth=1, system="Be fair.")
+    asked = choice((" nurse", "Nurse"), (" guard", " the guard"), truth=1, messages=FAIR)
     (encoded,) = policy.encode([asked])
     assert policy.tokenizer.decode(encoded.prompt) == policy.render(asked)
     texts = [(index, policy.tokenizer.decode(tokens)) for index, tokens in encoded.forms]
@@ -272,7 +291,7 @@ def test_prompts_and_forms_are_read_back_from_their_tokens(chat):
 @pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
 def test_the_rendered_prompt(chat):
     policy = reader(chat=chat)
-    plain, told = choice(("x",), ("y",)), choice(("x",), ("y",), system="Be fair.")
+    plain, told = choice(("x",), ("y",)), choice(("x",), ("y",), messages=FAIR)
     expected = {
         False: ("Who is it?\nAnswer:", "Be fair.\nWho is it?\nAnswer:"),
         True: ("u: Who is it?\nA:", "s: Be fair.\nu: Who is it?\nA:"),
@@ -280,11 +299,22 @@ def test_the_rendered_prompt(chat):
     assert (policy.render(plain), policy.render(told)) == expected[chat]
 
 
+@pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
+def test_messages_before_the_prompt_are_rendered_oldest_first(chat):
+    policy = reader(chat=chat)
+    talk = (*FAIR, Message("user", "Is it late?"), Message("assistant", "No."))
+    expected = {
+        False: "Be fair.\nIs it late?\nNo.\nWho is it?\nAnswer:",
+        True: "s: Be fair.\nu: Is it late?\na: No.\nu: Who is it?\nA:",
+    }
+    assert policy.render(choice(("x",), ("y",), messages=talk)) == expected[chat]
+
+
 def test_a_template_without_a_system_role_is_named():
     policy = reader(chat=True)
     policy.tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(ValueError, match=r"choice 'c': .*\['system', 'user'\] \(System role not"):
-        policy.encode([choice(("x",), ("y",), system="Be fair.")])
+        policy.encode([choice(("x",), ("y",), messages=FAIR)])
 
 
 @pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])

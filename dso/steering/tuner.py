@@ -116,7 +116,9 @@ class SteeringModel(BaseTuner):
     def _for_one_call(self, strength: StrengthLike | None) -> AbstractContextManager[None]:
         return nullcontext() if strength is None else self.knob.at(strength)
 
-    def _recomputes(self) -> bool:
+    def recomputes(self) -> bool:
+        """Whether transformers' gradient checkpointing would run this forward pass again, after the
+        call and its strength are over."""
         return any(
             isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing and m.training
             for m in self.model.modules()
@@ -146,7 +148,7 @@ class SteeringModel(BaseTuner):
         Raises ValueError when a strength is given for a forward pass that gradient checkpointing
         will run again in `backward()`, after the call is over.
         """
-        if strength is not None and torch.is_grad_enabled() and self._recomputes():
+        if strength is not None and torch.is_grad_enabled() and self.recomputes():
             raise ValueError(
                 "strength= holds for the forward pass only, and gradient checkpointing runs it "
                 "again in backward(): put `with model.strength_at(...)` around both"

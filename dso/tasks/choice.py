@@ -11,11 +11,12 @@ Source of the terms: arXiv 2512.15926, section 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal["ambiguous", "unambiguous", "gender_needed", "capability"]
 Side = Literal["pro", "anti", "neither"]
+Role = Literal["system", "user", "assistant"]
 Part = Literal["train", "validation", "test"]
 """Parts of the built-in material: words, occupations, facts."""
 
@@ -50,6 +51,24 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Message:
+    """One message of a conversation.
+
+    Raises:
+        ValueError: an unknown role, an empty content.
+    """
+
+    role: Role
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in get_args(Role):
+            raise ValueError(f"a message has role {self.role!r}; wanted one of {get_args(Role)}")
+        if not self.content.strip():
+            raise ValueError(f"a {self.role} message is empty; give its text or leave it out")
+
+
+@dataclass(frozen=True)
 class Choice:
     """A prompt, its admissible answers, and what is known about them.
 
@@ -63,7 +82,7 @@ class Choice:
     kind: Kind
     """What it measures: bias (ambiguous) or one of the three capabilities."""
     prompt: str
-    """The user's message."""
+    """The user's message, the last one."""
     options: tuple[Option, ...]
     """At least two."""
     truth: int | None = None
@@ -80,8 +99,8 @@ class Choice:
     """Name of the split it belongs to, as reports print it."""
     source: str = ""
     """Template, subject or file it comes from."""
-    system: str | None = field(default=None)
-    """A system message, where the choice brings one."""
+    messages: tuple[Message, ...] = ()
+    """Messages before the prompt, oldest first."""
 
     def __post_init__(self) -> None:
         where = f"choice {self.id!r}"

@@ -7,15 +7,31 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from dso.tasks.bbq import BBQ
 from dso.tasks.coreference import Coreference
+from dso.tasks.mmlu import MMLU
+from dso.tasks.own import Own
+from dso.tasks.synthbias import SynthBias
 from dso.tasks.task import Task
+from dso.tasks.two_people import TwoPeople
 from dso.tasks.winobias import WinoBias
 
-TASKS: dict[str, type[Task]] = {"coreference": Coreference, "winobias": WinoBias}
+TASKS: dict[str, type[Task]] = {
+    "bbq": BBQ,
+    "coreference": Coreference,
+    "mmlu": MMLU,
+    "own": Own,
+    "synthbias": SynthBias,
+    "two_people": TwoPeople,
+    "winobias": WinoBias,
+}
 
 
 def make_task(name: str, settings: Mapping[str, Any] | None = None) -> Task:
     """A task from its name in `TASKS` or its import path (`package.module.Class`).
+
+    A setting that is itself a task is given as its `class_path` and `init_args`, as
+    `Task.settings` has it.
 
     Raises:
         ValueError: an unknown name, a path that leads to no task, settings it does not have, or
@@ -27,10 +43,28 @@ def make_task(name: str, settings: Mapping[str, Any] | None = None) -> Task:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ValueError(f"task {name!r} has no setting {unknown}; it has {list(known)}")
+    data = given.get("data")
+    # Annotations are text here: "str | None" of a folder, "str | list[str] | None" of files.
+    if isinstance(data, list) and "list" not in str(known["data"].annotation):
+        raise ValueError(f"task {name!r} reads one folder or file; got {len(data)}: {data}")
     needed = [n for n, p in known.items() if p.default is p.empty and n not in given]
     if needed:
         raise ValueError(f"task {name!r} needs the settings {needed}; got {sorted(given)}")
-    return kind(**given)
+    return kind(**{name: _nested(value) for name, value in given.items()})
+
+
+def _nested(value: Any) -> Any:
+    """The task that a setting describes; any other setting as it is."""
+    if not (isinstance(value, Mapping) and "class_path" in value):
+        return value
+    unknown = sorted(set(value) - {"class_path", "init_args"})
+    path, settings = value["class_path"], value.get("init_args")
+    if unknown or not isinstance(path, str) or not isinstance(settings, Mapping | None):
+        raise ValueError(
+            "a task in the settings is a class_path, a text, and init_args, its settings by name; "
+            f"got {dict(value)}"
+        )
+    return make_task(path, settings)
 
 
 def _import(path: str) -> type[Task]:

@@ -73,9 +73,15 @@ class Task(ABC):
         return self.load().evaluation
 
     def settings(self) -> dict[str, Any]:
-        """`class_path` and `init_args`, as a configuration file or an adapter's recipe has them."""
-        names = list(inspect.signature(type(self)).parameters)
+        """`class_path` and `init_args`, as a configuration file or an adapter's recipe has them.
+
+        A setting that is itself a task stands there the same way.
+        """
+        values = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         return {
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
-            "init_args": {name: getattr(self, name) for name in names},
+            "init_args": {
+                name: value.settings() if isinstance(value, Task) else value
+                for name, value in values.items()
+            },
         }

@@ -9,7 +9,6 @@ has one right answer. A few lines are malformed ("the [the chief]"); they are me
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Literal
 
 from dso.tasks.choice import Choice
 from dso.tasks.coreference import DEFAULT_FORMS, mixture, options_for, person
+from dso.tasks.locate import find_data
 from dso.tasks.occupations import BY_NAME, Gender
 from dso.tasks.task import Task, TaskData
 
@@ -28,6 +28,7 @@ PRONOUN_GENDER: dict[str, Gender] = {
     "he": "male", "him": "male", "his": "male", "himself": "male",
     "she": "female", "her": "female", "hers": "female", "herself": "female",
 }  # fmt: skip
+ADDRESS = "https://github.com/uclanlp/corefBias"
 QUESTION = 'Who does "{word}" refer to, {x} or {y}?'
 
 _LINE = re.compile(r"^\s*(\d+)\s+(.*\S)\s*$")
@@ -218,19 +219,7 @@ def find_folder(folder: str | None) -> Path:
     Raises:
         ValueError: none of them exists; the places are named.
     """
-    if folder is not None:
-        places = [Path(folder)]
-    else:
-        roots = [os.environ.get("DSO_DATA"), "data", "../shared/data"]
-        places = [Path(root) / "winobias" for root in roots if root]
-    for place in places:
-        if place.is_dir():
-            return place
-    raise ValueError(
-        f"no WinoBias folder: looked at {', '.join(map(str, places))}. Give its path (--data of "
-        "`dso evaluate`, `data` of the task), or set the environment variable DSO_DATA to the "
-        "folder above it; the files are at https://github.com/uclanlp/corefBias"
-    )
+    return find_data("winobias", folder, "WinoBias folder", ADDRESS)
 
 
 class WinoBias(Task):

@@ -8,6 +8,7 @@ Source: arXiv 2512.15926, section 4.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from dso.checkpointing import checkpointed
 from dso.encoding import EncodedChoice
-from dso.loading import load_base, load_tokenizer
+from dso.loading import LOADING, Loading, load_base, load_tokenizer
 from dso.metrics import ChoiceMetrics, kl_divergence
 from dso.policy import Policy
 from dso.rewards import RunningGap
@@ -54,7 +56,9 @@ class SteeringModule(L.LightningModule):
         objective: weights of the rewards and terms.
         kl: the KL budget.
         optimisation: the optimiser.
-        dtype: of the base weights; the adapter is float32 always.
+        loading: how the base is loaded: dtype, quantisation, devices.
+        gradient_checkpointing: keep only what enters each decoder block and run it again for the
+            gradient: less memory, for about a third more time.
         gap_decay: how much of the running estimate of a side's lead a step keeps.
         end_token: append the end token to every answer, for options that are prefixes of others.
         estimator: how the gradient of the rewards is found: `exact` computes it over the options;
@@ -69,7 +73,8 @@ class SteeringModule(L.LightningModule):
         objective: Objective = OBJECTIVE,
         kl: KLBudget = KL_BUDGET,
         optimisation: Optimisation = OPTIMISATION,
-        dtype: str = "auto",
+        loading: Loading = LOADING,
+        gradient_checkpointing: bool = False,
         gap_decay: float = 0.95,
         end_token: bool = False,
         estimator: EstimatorName = "exact",
@@ -85,7 +90,8 @@ class SteeringModule(L.LightningModule):
         self.objective = objective
         self.kl = kl
         self.optimisation = optimisation
-        self.dtype_name = dtype
+        self.loading = loading
+        self.gradient_checkpointing = gradient_checkpointing
         self.gap_decay = gap_decay
         self.end_token = end_token
         self.estimator = estimator
@@ -104,8 +110,15 @@ class SteeringModule(L.LightningModule):
         """Load the base model and attach a fresh adapter, once."""
         if hasattr(self, "policy"):
             return
-        tokenizer = load_tokenizer(self.model_name)
-        base = load_base(self.model_name, dtype=self.dtype_name).eval()
+        tokenizer = load_tokenizer(self.model_name, self.loading.revision)
+        base = load_base(self.model_name, self.loading).eval()
+        devices = sorted({str(p.device) for p in base.parameters()})
+        if len(devices) > 1:
+            raise ValueError(
+                f"device_map {self.loading.device_map!r} puts the base on {', '.join(devices)}, "
+                "but a process trains on one device; leave device_map out, and where one is too "
+                "small take dtype bfloat16, or quantisation 8bit or 4bit"
+            )
         self.adapted = attach(base, SteeringConfig(**asdict(self.steering)))
         self.adapted.eval()  # dropout would make the base and the steered model differ
         self.policy = Policy(self.adapted, tokenizer, end_token=self.end_token)
@@ -151,7 +164,8 @@ class SteeringModule(L.LightningModule):
         pool = range(batch.ambiguous, len(encoded))
         table = batch.table
         rollouts = self._rollouts(batch.choices, encoded, batch_idx)
-        steered = self.policy.score(encoded if rollouts is None else rollouts.encoded, pool)
+        with checkpointed(self.adapted) if self.gradient_checkpointing else nullcontext():
+            steered = self.policy.score(encoded if rollouts is None else rollouts.encoded, pool)
         samples = None
         if rollouts is not None:
             samples = Samples(
@@ -291,7 +305,8 @@ class SteeringModule(L.LightningModule):
             "objective": asdict(self.objective),
             "kl": asdict(self.kl),
             "optimisation": asdict(self.optimisation),
-            "dtype": self.dtype_name,
+            "loading": asdict(self.loading),
+            "gradient_checkpointing": self.gradient_checkpointing,
             "end_token": self.end_token,
         }
 

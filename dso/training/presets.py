@@ -1,17 +1,18 @@
-"""The two presets. `configs/` holds the same as YAML; a test keeps them equal."""
+"""The presets. `configs/` holds the same as YAML; a test keeps them equal."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+from dso.sampling import Sampling
 from dso.training.constraint import KLBudget
 from dso.training.objective import Objective
 from dso.training.settings import Optimisation, Steering
 
-Preset = Literal["default", "paper"]
+Preset = Literal["default", "paper", "rloo"]
 
 STEPS = 600
-"""Training steps of both presets."""
+"""Training steps of every preset."""
 
 
 def preset(name: Preset) -> dict[str, Any]:
@@ -19,7 +20,8 @@ def preset(name: Preset) -> dict[str, Any]:
 
     `default`: every norm but the final one, so that the adapter folds exactly; the sign reward with
     twin consistency and pair anchor. `paper` (arXiv 2512.15926): all norms, the sign reward alone,
-    an abstention counts as success, l1, and the KL budget.
+    an abstention counts as success, l1, and the KL budget. `rloo`: the default's norms, trained
+    from sampled answers with the sign and the twin prior as rewards.
     """
     if name == "default":
         return {"steering": Steering(), "objective": Objective()}
@@ -30,4 +32,13 @@ def preset(name: Preset) -> dict[str, Any]:
             "kl": KLBudget(budget=0.02),
             "optimisation": Optimisation(learning_rate=1e-2),
         }
-    raise ValueError(f"no preset {name!r}; wanted 'default' or 'paper'")
+    if name == "rloo":
+        return {
+            "steering": Steering(),
+            "estimator": "rloo",
+            "sampling": Sampling(samples=4),
+            "objective": Objective(
+                twin_prior=1.0, twin_consistency=0.0, pair_anchor=0.0, option_mass=0.0
+            ),
+        }
+    raise ValueError(f"no preset {name!r}; wanted 'default', 'paper' or 'rloo'")

@@ -63,7 +63,7 @@ def test_a_task_of_ones_own_is_made_by_its_path():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("corefrence", {}, r"no task is named 'corefrence'; wanted one of \['coreference'"),
+        ("corefrence", {}, r"no task is named 'corefrence'; wanted one of \['bbq', 'coreference'"),
         ("no.such.Task", {}, "'no.such.Task' cannot be imported"),
         ("dso.tasks.Nothing", {}, "'dso.tasks.Nothing' cannot be imported"),
         ("..Nothing", {}, "'..Nothing' cannot be imported"),

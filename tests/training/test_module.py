@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 
+from dso.loading import Loading
 from dso.sampling import Sampling
 from dso.steering import sparsity
 from dso.training import (
@@ -215,3 +216,40 @@ def test_bad_settings_are_named(kind, settings, message):
 def test_rloo_with_one_answer_a_prompt_is_refused_before_anything_is_loaded():
     with pytest.raises(ValueError, match=r"sampling\.samples is 1, wanted at least 2"):
         module(estimator="rloo", sampling=Sampling(samples=1))
+
+
+@pytest.mark.parametrize("estimator", ["exact", "rloo"])
+def test_gradient_checkpointing_changes_no_gradient(tmp_path, estimator):
+    runs = []
+    for checkpointing in (False, True):
+        run = module(
+            estimator=estimator,
+            sampling=Sampling(2, 4),
+            gradient_checkpointing=checkpointing,
+            # At the base the mass term stands at its kink, where rounding picks the slope.
+            objective=Objective(option_mass=0),
+        )
+        seen = {}
+
+        def keep(optimizer, run=run, seen=seen):
+            seen.update(
+                {n: p.grad.clone() for n, p in run.adapted.named_parameters() if p.requires_grad}
+            )
+
+        run.on_before_optimizer_step = keep
+        trainer(tmp_path, 1).fit(run, small_data(forms=[" the {}"]))
+        runs.append(seen)
+    assert len(runs[0]) == 16
+    for name, value in runs[0].items():
+        torch.testing.assert_close(runs[1][name], value, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("loading", [Loading(dtype="bfloat16"), Loading(quantisation="8bit")])
+def test_a_smaller_base_trains_a_float32_adapter(tmp_path, loading):
+    if loading.quantisation != "none":
+        pytest.importorskip("bitsandbytes")
+    run = module(loading=loading)
+    trainer(tmp_path, 2, SaveAdapter()).fit(run, small_data())
+    assert {v.dtype for v in vectors(run).values()} == {torch.float32}
+    assert all(bool(v.isfinite().all()) for v in vectors(run).values())
+    assert any(bool(v.any()) for v in vectors(run).values())

@@ -3,12 +3,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dso.sampling import Sampling
 from dso.training import KLBudget, Objective, Optimisation, Steering, preset
 from dso.training.presets import STEPS
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("default", "organism-llm"), ("paper", "organism-llm-paper")]
+    ("name", "file"),
+    [
+        ("default", "organism-llm"),
+        ("paper", "organism-llm-paper"),
+        ("rloo", "organism-llm-rloo"),
+    ],
 )
 def test_the_configurations_hold_the_presets(name, file):
     settings = yaml.safe_load(Path(f"configs/{file}.yaml").read_text(encoding="utf-8"))
@@ -17,6 +23,8 @@ def test_the_configurations_hold_the_presets(name, file):
     assert Steering(**model["steering"]) == wanted["steering"]
     assert Objective(**model["objective"]) == wanted["objective"]
     assert KLBudget(**model["kl"]) == wanted.get("kl", KLBudget())
+    assert model.get("estimator", "exact") == wanted.get("estimator", "exact")
+    assert Sampling(**model.get("sampling", {})) == wanted.get("sampling", Sampling())
     optimisation = Optimisation(**model["optimisation"])
     assert optimisation == wanted.get("optimisation", Optimisation())
     assert settings["trainer"]["max_steps"] == STEPS

@@ -1,0 +1,114 @@
+"""How long reading many rows takes, and how much memory: a CSV file is written, read and checked.
+
+    python scripts/stream_rows.py [--rows 3000000] [--output runs/stream_rows/results.jsonl]
+
+The file lies in a temporary folder and is removed. Results: seconds by the clock and of the
+processor, rows a second, and the peak of the resident memory in GB before the reading (Python and
+its imports) and after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from dso.report import Result, write_results
+from dso.tasks.choice import Choice
+from dso.tasks.coreference import ambiguous, mixture
+from dso.tasks.reading import Source, read_choices
+
+HEADER = (
+    "id", "kind", "prompt", "option_1", "option_1_side", "option_2", "option_2_side", "truth",
+    "occupations", "gender", "first", "twin", "split",
+)  # fmt: skip
+
+
+def cells(choice: Choice, number: int, split: str) -> list[str]:
+    """A choice as a row, with a running number, so that every row has a prompt of its own."""
+    options = [cell for option in choice.options for cell in (option.text, option.side)]
+    truth = "" if choice.truth is None else choice.options[choice.truth].text
+    first = "" if choice.first is None else choice.options[choice.first].text
+    return [
+        f"{choice.id}-{number}", choice.kind, f"({number}) {choice.prompt}", *options, truth,
+        "|".join(choice.occupations), choice.gender or "", first,
+        f"{choice.twin}-{number}" if choice.twin else "", split,
+    ]  # fmt: skip
+
+
+def rows(count: int) -> Iterator[list[str]]:
+    """Four of five rows are ambiguous, in twin pairs; a tenth each is validation and test."""
+    pairs = ambiguous(2000, "train", "train", 0, "own")
+    clear = mixture("train", "train", (500, 500, 0), 0, "own", (" {}",))
+    made = 0
+    for number in itertools.count():
+        split = ("validation", "test")[number % 10] if number % 10 < 2 else "train"
+        place = 2 * (2 * number % 2000)
+        block = [*pairs[place : place + 4], clear[number % len(clear)]]
+        for choice in block[: count - made]:
+            yield cells(choice, number, split)
+        made += len(block)
+        if made >= count:
+            return
+
+
+def gigabytes() -> float:
+    """Peak of the resident memory so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6 / 1.024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=3_000_000, help="default 3000000")
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/stream_rows/results.jsonl"), help="results file"
+    )
+    arguments = parser.parse_args()
+    if arguments.rows < 5:
+        parser.error(f"--rows is {arguments.rows}; wanted at least 5")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(HEADER)
+            writer.writerows(rows(arguments.rows))
+        size, before = path.stat().st_size / 1e6, gigabytes()
+        start, used = time.perf_counter(), time.process_time()
+        read = read_choices(Source((str(path),)), unpaired="leave_out")
+        seconds, used = time.perf_counter() - start, time.process_time() - used
+        peak = gigabytes()
+    total, kept = sum(read.counts.values()), sum(map(len, read.kept.values()))
+    assert total == arguments.rows, (total, arguments.rows)
+    figures = {
+        "seconds": seconds,
+        "processor_seconds": used,
+        "rows_per_second": total / seconds,
+        "peak_memory_before_gb": before,
+        "peak_memory_gb": peak,
+        "kept_rows": float(kept),
+    }
+    for name, value in figures.items():
+        print(f"{name}: {value:,.3f}")
+    print(f"{total:,} rows, {size:,.0f} MB, {read.twins.pairs:,} twin pairs")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_results(
+        arguments.output,
+        [
+            Result(
+                strength=0.0, split="all", metric=name, value=value, low=None, high=None, n=total,
+                seed=0, estimate="measured", task="own",
+            )
+            for name, value in figures.items()
+        ],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
