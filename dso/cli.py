@@ -43,7 +43,7 @@ class _HelpWithFields(argparse.Action):
         super().__init__(**settings, nargs=0)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from dso.tasks.schema import field_text
+        from dso.tasks.own.schema import field_text
 
         print(f"{parser.format_help()}\n{field_text()}", end="")
         parser.exit()

@@ -19,9 +19,8 @@ from dso.policy import Policy
 from dso.report import Result, markdown_table, plot_strength, results_table, write_results
 from dso.sampling import Rollouts, Sampling
 from dso.tasks import TASKS, Choice, Task, make_task
-from dso.tasks.ledger import Unpaired
-from dso.tasks.own import missing_splits
-from dso.tasks.reading import OwnData, Source, read_choices
+from dso.tasks.own import OwnData, Source, missing_splits, read_choices
+from dso.tasks.own.ledger import Unpaired
 
 DEFAULT_STRENGTHS = (0.0, 0.5, 1.0)
 

@@ -7,8 +7,8 @@
 `rloo` trains from sampled answers on every seed and measures the organism's splits; `cost` times a
 step of each estimator in turn, on the same batches; `public` puts SynthBias, WinoGenerated and MMLU
 to the organism without and with the shipped adapter, where their files are found (see
-`dso.tasks.locate`). Each writes docs/results/<part>.jsonl and <part>.md. About fifteen, two and
-twenty minutes on two cores.
+`dso.tasks.published.locate`). Each writes docs/results/<part>.jsonl and <part>.md. About fifteen,
+two and twenty minutes on two cores.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python scripts/spine_results.py [--seeds 0 1 2] [--output docs/results]
 
 Writes spine.jsonl (every figure) and spine.md (means with the range over seeds), and says which
-bars hold. WinoBias is measured where its files are found (see `dso.tasks.winobias.find_folder`).
-About twelve minutes on two cores.
+bars hold. WinoBias is measured where its files are found (see
+`dso.tasks.published.winobias.find_folder`). About twelve minutes on two cores.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from pathlib import Path
 from dso.report import Result, write_results
 from dso.tasks.choice import Choice
 from dso.tasks.coreference import ambiguous, mixture
-from dso.tasks.reading import Source, read_choices
+from dso.tasks.own.reading import Source, read_choices
 
 HEADER = (
     "id", "kind", "prompt", "option_1", "option_1_side", "option_2", "option_2_side", "truth",

@@ -22,7 +22,7 @@ FACTS = {
     "Is fire hot or cold ?": ("hot", "cold"), "Is ice hot or cold ?": ("cold", "hot"),
     "Is snow white or black ?": ("white", "black"), "Is coal white or black ?": ("black", "white"),
     "Is a whale big or small ?": ("big", "small"), "Is an ant big or small ?": ("small", "big"),
-    "Is lead heavy or light ?": ("heavy", "light"), "Is a feather heavy or light ?": ("light", "heavy"),
+    "Is lead heavy or light ?": ("heavy", "light"), "Is hay heavy or light ?": ("light", "heavy"),
 }  # fmt: skip
 BIAS = 0.85
 """Probability of answering by stereotype."""
@@ -60,9 +60,9 @@ def write_model(folder: Path, steps: int = 150) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = GPTNeoXConfig(
-            vocab_size=max(tokenizer.get_vocab().values()) + 1, hidden_size=48, intermediate_size=96, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=64, hidden_dropout=0.1,
-            eos_token_id=1, bos_token_id=1,
+            vocab_size=max(tokenizer.get_vocab().values()) + 1, hidden_size=48,
+            intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+            max_position_embeddings=64, hidden_dropout=0.1, eos_token_id=1, bos_token_id=1,
         )  # fmt: skip
         model = GPTNeoXForCausalLM(config).train()
         rows = [torch.tensor(tokenizer(text)["input_ids"]) for text in texts]
@@ -85,20 +85,19 @@ def write_rows(file: Path, pairs: tuple[int, int, int] = (40, 10, 20)) -> Path:
     """A CSV file of twin pairs for train, validation and test, and every fact in each split."""
     rng = random.Random(1)
     columns = (
-        "kind,prompt,option_1,option_1_side,option_2,option_2_side,truth,occupations,gender,first,"
-        "twin,split"
-    ).split(",")
+        "kind", "prompt", "option_1", "option_1_side", "option_2", "option_2_side", "truth",
+        "occupations", "gender", "first", "twin", "split",
+    )  # fmt: skip
     seen = set()
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, columns, restval="")
         writer.writeheader()
         for split, count in zip(("train", "validation", "test"), pairs, strict=True):
-            while count:
-                question = _question(rng, MEN, WOMEN)
-                if question in seen:
-                    continue
+            questions: set[tuple[str, ...]] = set()
+            while len(questions) < count:
+                questions.add(_question(rng, MEN, WOMEN))
+            for question in sorted(questions - seen):
                 seen.add(question)
-                count -= 1
                 a, b, *_ = question
                 for pronoun, gender, likely in (("he", "male", MEN), ("she", "female", WOMEN)):
                     sides = ("pro", "anti") if a in likely else ("anti", "pro")

@@ -1,16 +1,13 @@
 """What is asked of a model and how its answers are read."""
 
-from dso.tasks.bbq import BBQ
-from dso.tasks.choice import KINDS, Choice, Kind, Option, Side, twin_pairs
+from dso.tasks.choice import KINDS, Choice, Kind, Message, Option, Side, twin_pairs
 from dso.tasks.coreference import Coreference
 from dso.tasks.datamodule import ChoiceDataModule, EvaluationBatch, TrainBatch
-from dso.tasks.mmlu import MMLU
 from dso.tasks.named import TASKS, make_task
-from dso.tasks.synthbias import SynthBias
+from dso.tasks.own import Own
+from dso.tasks.published import BBQ, MMLU, SynthBias, TwoPeople, WinoBias
 from dso.tasks.table import ChoiceTable, tabulate
 from dso.tasks.task import Task, TaskData
-from dso.tasks.two_people import TwoPeople
-from dso.tasks.winobias import WinoBias
 
 __all__ = [
     "BBQ",
@@ -23,7 +20,9 @@ __all__ = [
     "Coreference",
     "EvaluationBatch",
     "Kind",
+    "Message",
     "Option",
+    "Own",
     "Side",
     "SynthBias",
     "Task",

@@ -7,14 +7,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from dso.tasks.bbq import BBQ
 from dso.tasks.coreference import Coreference
-from dso.tasks.mmlu import MMLU
 from dso.tasks.own import Own
-from dso.tasks.synthbias import SynthBias
+from dso.tasks.published import BBQ, MMLU, SynthBias, TwoPeople, WinoBias
 from dso.tasks.task import Task
-from dso.tasks.two_people import TwoPeople
-from dso.tasks.winobias import WinoBias
 
 TASKS: dict[str, type[Task]] = {
     "bbq": BBQ,

@@ -78,8 +78,11 @@ class Task(ABC):
         A setting that is itself a task stands there the same way.
         """
         values = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        module = type(self).__module__
+        if module.startswith("dso.tasks."):
+            module = "dso.tasks"  # where it is named for users, whichever file it stands in
         return {
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "class_path": f"{module}.{type(self).__qualname__}",
             "init_args": {
                 name: value.settings() if isinstance(value, Task) else value
                 for name, value in values.items()

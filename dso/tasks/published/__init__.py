@@ -1,0 +1,9 @@
+"""Readers of published data sets, each a task."""
+
+from dso.tasks.published.bbq import BBQ
+from dso.tasks.published.mmlu import MMLU
+from dso.tasks.published.synthbias import SynthBias
+from dso.tasks.published.two_people import TwoPeople
+from dso.tasks.published.winobias import WinoBias
+
+__all__ = ["BBQ", "MMLU", "SynthBias", "TwoPeople", "WinoBias"]
