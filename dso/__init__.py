@@ -3,6 +3,7 @@
 The dozen names most users need; each room's own `__init__` lists the rest.
 """
 
+from dso import _noise  # noqa: F401
 from dso.evaluation import evaluate
 from dso.policy import Policy
 from dso.steering import (
@@ -12,7 +13,7 @@ from dso.steering import (
     save_adapter,
     sparsify,
 )
-from dso.tasks import Choice, Coreference, Option, WinoBias
+from dso.tasks import Choice, Coreference, Option, Own, SynthBias, WinoBias
 from dso.training import Objective, SteeringModule
 
 load = Policy.from_pretrained
@@ -24,9 +25,11 @@ __all__ = [
     "Coreference",
     "Objective",
     "Option",
+    "Own",
     "Policy",
     "SteeringConfig",
     "SteeringModule",
+    "SynthBias",
     "WinoBias",
     "attach",
     "evaluate",

@@ -209,8 +209,6 @@ def _quiet() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in ("httpx", "lightning.pytorch.utilities.rank_zero", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # bitsandbytes on a CPU misses an optional kernel, and says so at every start.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for package in ("lightning", "transformers"):
         warnings.filterwarnings("ignore", module=rf"{package}\..*")
 

@@ -1,10 +1,11 @@
 """How long reading many rows takes, and how much memory: a CSV file is written, read and checked.
 
     python scripts/stream_rows.py [--rows 3000000] [--output runs/stream_rows/results.jsonl]
+        [--model checkpoints/organism-llm [--adapter checkpoints/organism-llm-dso]]
 
 The file lies in a temporary folder and is removed. Results: seconds by the clock and of the
 processor, rows a second, and the peak of the resident memory in GB before the reading (Python and
-its imports) and after it.
+its imports) and after it. With a model, the test rows that were kept are put to it afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dso.report import Result, write_results
+from dso.evaluation import evaluate
+from dso.policy import Policy
+from dso.report import Result, markdown_table, write_results
 from dso.tasks.choice import Choice
 from dso.tasks.coreference import ambiguous, mixture
 from dso.tasks.own.reading import Source, read_choices
@@ -70,6 +73,8 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs/stream_rows/results.jsonl"), help="results file"
     )
+    parser.add_argument("--model", help="folder or hub id; its answers to the test rows too")
+    parser.add_argument("--adapter", help="folder or hub id of an adapter for it")
     arguments = parser.parse_args()
     if arguments.rows < 5:
         parser.error(f"--rows is {arguments.rows}; wanted at least 5")
@@ -97,17 +102,27 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name}: {value:,.3f}")
     print(f"{total:,} rows, {size:,.0f} MB, {read.twins.pairs:,} twin pairs")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    write_results(
-        arguments.output,
-        [
-            Result(
-                strength=0.0, split="all", metric=name, value=value, low=None, high=None, n=total,
-                seed=0, estimate="measured", task="own",
-            )
-            for name, value in figures.items()
-        ],
-    )  # fmt: skip
+    results = [
+        Result(
+            strength=0.0, split="all", metric=name, value=value, low=None, high=None, n=total,
+            seed=0, estimate="measured", task="own",
+        )
+        for name, value in figures.items()
+    ]  # fmt: skip
+    if arguments.model:
+        policy = Policy.from_pretrained(arguments.model, arguments.adapter)
+        answers = evaluate(
+            policy,
+            {"test": read.of("test")},
+            [0.0, 1.0] if arguments.adapter else [0.0],
+            replicates=200,
+            task="own",
+            model=arguments.model,
+            adapter=arguments.adapter,
+        )
+        print(markdown_table(answers, "test"))
+        results += answers
+    write_results(arguments.output, results)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,11 @@ class Own(Task):
                 "pool: %d built-in questions beside %d of the data's own (built_in_pool)",
                 count, len(pool),
             )  # fmt: skip
+        elif not any(choice.kind == "gender_needed" for choice in pool):
+            log.warning(
+                "pool: no gender_needed row in train, so that nothing keeps the model from "
+                "forgetting gender altogether; add such rows, or built-in ones (built_in_pool)"
+            )
         half = count - 2 * (count // 4)
         built_in = mixture(
             "train", "train", (half, count // 4, count // 4), self.seed, "built_in_pool",

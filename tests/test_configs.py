@@ -1,0 +1,41 @@
+"""Every configuration is read, and the ones for real models run on a stand-in for what they need."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dso.cli import main
+from tests.organism import organism
+from tests.tasks.published.public_files import write_mmlu, write_synthbias
+
+PAPER_ROWS = sorted(Path("configs").glob("*-synthbias.yaml"))
+OTHERS = sorted(set(Path("configs").glob("*.yaml")) - set(PAPER_ROWS))
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
+def test_a_configuration_is_understood(path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(path), "--print_config"])
+    assert stopped.value.code in (0, None)
+    said = yaml.safe_load(capsys.readouterr().out)
+    asked = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert said["model"]["model"] == asked["model"]["model"]
+    assert said["trainer"]["max_steps"] == asked["trainer"]["max_steps"]
+
+
+@pytest.mark.parametrize("path", PAPER_ROWS, ids=lambda path: path.stem)
+def test_a_row_of_the_paper_runs_with_another_model_and_small_files(path, tmp_path):
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    task = config["data"]["task"]["init_args"]
+    task["capability"]["init_args"] = {"data": str(write_mmlu(tmp_path / "mmlu"))}
+    task |= {"data": str(write_synthbias(tmp_path).parent), "train_pairs": 4, "forms": [" {}"]}
+    config["model"]["model"] = organism()
+    config["data"] |= {"pairs_per_step": 2, "pool_per_step": 4}
+    config["trainer"] |= {
+        "max_steps": 1, "limit_val_batches": 0, "accelerator": "cpu",
+        "default_root_dir": str(tmp_path / "run"),
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 0
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
