@@ -6,13 +6,17 @@ only where the tokenizer merges across the border.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from dso.tasks.choice import Choice
+
+TEXTS = 2**12
+"""Texts that are tokenised at a time."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,13 @@ def encode(
     special = tokenizer.chat_template is None
     prompts = [render(choice, tokenizer) for choice in choices]
     heads = _tokens(prompts, tokenizer, special)
-    texts = [
+    texts = (
         prompt + form
         for prompt, choice in zip(prompts, choices, strict=True)
         for option in choice.options
         for form in option.forms
-    ]
-    joint = iter(_tokens(texts, tokenizer, special))
+    )
+    joint = _tokens(texts, tokenizer, special)
     encoded = []
     for choice, head in zip(choices, heads, strict=True):
         forms: list[tuple[int, tuple[int, ...], str]] = []
@@ -105,12 +109,15 @@ def encode(
 
 
 def _tokens(
-    texts: list[str], tokenizer: PreTrainedTokenizerBase, special: bool
-) -> list[tuple[int, ...]]:
-    ids = tokenizer(texts, add_special_tokens=special)["input_ids"]
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, special: bool
+) -> Iterator[tuple[int, ...]]:
+    """Token ids of each text; a part at a time, for a tokenizer keeps far more than the ids."""
     eos = tokenizer.eos_token_id
-    # Some tokenizers close every text with the end token; an answer continues the prompt.
-    return [tuple(row[:-1] if special and row and row[-1] == eos else row) for row in ids]
+    rest = iter(texts)
+    while part := list(islice(rest, TEXTS)):
+        for row in tokenizer(part, add_special_tokens=special)["input_ids"]:
+            # Some tokenizers close every text with the end token; an answer continues the prompt.
+            yield tuple(row[:-1] if special and row and row[-1] == eos else row)
 
 
 def _continuation(

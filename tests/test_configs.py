@@ -1,4 +1,4 @@
-"""Every configuration is read, and the ones for real models run on a stand-in for what they need."""
+"""Every configuration is read; those for real models run on stand-ins for what they need."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from dso.cli import main
+from tests.configuration_page import PAGE, render
 from tests.organism import organism
 from tests.tasks.published.public_files import write_mmlu, write_synthbias
 
@@ -39,3 +40,7 @@ def test_a_row_of_the_paper_runs_with_another_model_and_small_files(path, tmp_pa
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 0
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_page_of_all_fields_is_that_of_the_code():
+    assert PAGE.read_text(encoding="utf-8") == render(), "python -m tests.configuration_page"
