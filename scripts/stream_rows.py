@@ -24,7 +24,7 @@ from dso.evaluation import evaluate
 from dso.policy import Policy
 from dso.report import Result, markdown_table, write_results
 from dso.tasks.choice import Choice
-from dso.tasks.coreference import ambiguous, mixture
+from dso.tasks.coreference import DEFAULT_FORMS, ambiguous, mixture
 from dso.tasks.own.reading import Source, read_choices
 
 HEADER = (
@@ -75,6 +75,9 @@ def main() -> None:
     )
     parser.add_argument("--model", help="folder or hub id; its answers to the test rows too")
     parser.add_argument("--adapter", help="folder or hub id of an adapter for it")
+    parser.add_argument(
+        "--forms", nargs="+", default=DEFAULT_FORMS, help="surface forms, {} for the option's text"
+    )
     arguments = parser.parse_args()
     if arguments.rows < 5:
         parser.error(f"--rows is {arguments.rows}; wanted at least 5")
@@ -86,7 +89,7 @@ def main() -> None:
             writer.writerows(rows(arguments.rows))
         size, before = path.stat().st_size / 1e6, gigabytes()
         start, used = time.perf_counter(), time.process_time()
-        read = read_choices(Source((str(path),)), unpaired="leave_out")
+        read = read_choices(Source((str(path),)), forms=arguments.forms, unpaired="leave_out")
         seconds, used = time.perf_counter() - start, time.process_time() - used
         peak = gigabytes()
     total, kept = sum(read.counts.values()), sum(map(len, read.kept.values()))
