@@ -11,7 +11,7 @@ from dso.tasks import MMLU
 from dso.tasks.published.mmlu import read_folder, read_hub
 from tests.tasks.published.public_files import mmlu_rows, write_csv, write_mmlu
 
-PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "data" / "mmlu"
+PUBLISHED = Path(__file__).parents[3] / ".." / "shared" / "data" / "mmlu"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.tasks.published.public_files import (
     write_synthbias,
 )
 
-PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "data" / "synthbias"
+PUBLISHED = Path(__file__).parents[3] / ".." / "shared" / "data" / "synthbias"
 SMALL = {"train_pairs": 6, "pool": 16, "validation": 4, "forms": (" {}",)}
 TEXT = "The guard lent the nurse a ladder before {} painted the wall."
 

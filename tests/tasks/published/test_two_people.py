@@ -11,7 +11,7 @@ from dso.tasks.published.two_people import two_people
 from tests.tasks.published.public_files import blank_row, blank_rows, write_blanks, write_csv
 
 PUBLISHED = (
-    Path(__file__).parents[2] / ".." / "shared" / "data" / "winogenerated"
+    Path(__file__).parents[3] / ".." / "shared" / "data" / "winogenerated"
 ) / "winogenerated_examples.jsonl"
 SMALL = {"pool": 16, "validation": 4, "forms": (" {}",)}
 

@@ -16,7 +16,7 @@ from dso.tasks.published.winobias import (
     winobias,
 )
 
-PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "data" / "winobias"
+PUBLISHED = Path(__file__).parents[3] / ".." / "shared" / "data" / "winobias"
 FILES = [
     f"{side}_stereotyped_type{kind}.txt.{part}"
     for side, kind, part in product(("pro", "anti"), (1, 2), ("dev", "test"))
