@@ -43,14 +43,6 @@ CHOICES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def steered_llama():
     return steer(tiny_llama())
 

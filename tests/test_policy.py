@@ -19,14 +19,6 @@ from tests.tiny_tokenizers import tiny_tokenizer
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def made_up(name: str, length: int, *options: tuple[tuple[int, ...], ...]) -> EncodedChoice:
     """A choice of random prompt tokens; the right answer is the last option."""
     generator = torch.Generator().manual_seed(length)
