@@ -23,6 +23,7 @@ from dso.tasks.own import OwnData, Source, missing_splits, read_choices
 from dso.tasks.own.ledger import Unpaired
 
 DEFAULT_STRENGTHS = (0.0, 0.5, 1.0)
+ANSWERS = "answers.jsonl"
 
 
 def evaluate_command(
@@ -60,9 +61,11 @@ def evaluate_command(
     sampling = Sampling(samples, max_new_tokens) if samples else None
     with ExitStack() as stack:
         transcript = None
-        if sampling is not None:
+        if sampling is None:
+            (output / ANSWERS).unlink(missing_ok=True)  # of an earlier run into this folder
+        else:
             output.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((output / "answers.jsonl").open("w", encoding="utf-8"))
+            file = stack.enter_context((output / ANSWERS).open("w", encoding="utf-8"))
             transcript = partial(_write_answers, file)
         results = evaluate(
             policy,
@@ -166,7 +169,7 @@ def write_report(results: Sequence[Result], folder: Path, run: dict[str, Any]) -
         console.print(results_table(results, name, intervals=wide))
     console.print(
         f"Written to {folder}: results.jsonl (every figure with its interval), table.md, "
-        "strength.png, evaluation.json"
+        f"strength.png, evaluation.json{', answers.jsonl' if (folder / ANSWERS).exists() else ''}"
     )
 
 

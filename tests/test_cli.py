@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -172,3 +173,16 @@ def test_fit_names_an_unknown_field(tmp_path, capsys):
 def test_fit_needs_a_model_that_exists(tmp_path, capsys):
     assert fit(tmp_path, "configs/organism-llm.yaml", "--model.model", "./nothing") == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_generated_answers_are_written_with_what_they_were_read_as(tmp_path):
+    arguments = ("--model", organism(), "--limit", 4, "--replicates", 5, "--output", tmp_path)
+    assert run("evaluate", *arguments, "--samples", 3) == 0
+    lines = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert all(len(r["answers"]) == len(r["read_as"]) == 3 for r in records)
+    assert any(option for r in records for option in r["read_as"])
+    results = (tmp_path / "results.jsonl").read_text(encoding="utf-8")
+    assert '"unparsed"' in results and '"generated"' in results
+    assert run("evaluate", *arguments) == 0  # without answers there is no file of them either
+    assert not (tmp_path / "answers.jsonl").exists()
