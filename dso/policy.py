@@ -46,6 +46,9 @@ class Scores:
     first every row's first position, then the further positions of answers of several tokens."""
     answer_rows: Tensor
     """(P,) long: the row of the batch each of `answers` belongs to."""
+    tokens: Tensor | None = None
+    """(B, K, L) float32 log-probability of each token of an option's first form, 0 behind its end;
+    where it was asked for."""
 
     def mean_by_row(self, values: Tensor) -> Tensor:
         """(R,) mean of P values over each row's positions, for the R rows asked for, ascending."""
@@ -202,13 +205,20 @@ class Policy:
         """
         return self.score(batch).options
 
-    def score(self, batch: Sequence[EncodedChoice], distributions: Sequence[int] = ()) -> Scores:
+    def score(
+        self,
+        batch: Sequence[EncodedChoice],
+        distributions: Sequence[int] = (),
+        *,
+        by_token: bool = False,
+    ) -> Scores:
         """Score every option and, for the rows in `distributions`, the whole vocabulary.
 
         Args:
             batch: B encoded choices with at most K options.
             distributions: rows whose next-token distributions at the answer's positions are wanted
                 too (for the KL to the base); they come from the same forward pass.
+            by_token: give each token's log-probability too, for options of one form.
 
         Raises:
             ValueError: an empty batch; a strength per row where gradients are wanted through
@@ -224,6 +234,7 @@ class Policy:
         plan = _plan(batch)
         rows, options, slots, heads = torch.tensor(plan.entries, device=first.device).T
         score = first[rows, heads]
+        pieces = [score[:, None]]
         wanted = torch.tensor(list(distributions), dtype=torch.long, device=first.device)
         full, full_rows = [first[wanted]], [wanted]
         if plan.tails:
@@ -236,6 +247,10 @@ class Policy:
             source = [n for n, key in enumerate(keys) for _ in plan.tails[key]]
             places = [place for key in keys for place in plan.tails[key]]
             score = score.index_add(0, torch.tensor(places, device=score.device), sums[source])
+            if by_token:
+                behind = picked.masked_fill(~inside, 0)[source]
+                empty = behind.new_zeros(len(score), behind.shape[1])
+                pieces.append(empty.index_add(0, torch.tensor(places, device=score.device), behind))
             chosen = set(distributions)
             answers = [
                 n for n, (r, tokens) in enumerate(keys) if r in chosen and tokens == batch[r].answer
@@ -245,10 +260,16 @@ class Policy:
                 full_rows.append(wanted.new_full((int(inside[n].sum()),), keys[n][0]))
         width = max(choice.options for choice in batch)
         grid = score.new_full((len(batch), width, int(slots.max()) + 1), -torch.inf)
+        tokens = None
+        if by_token:
+            each, only = torch.cat(pieces, dim=1), slots == 0
+            blank = each.new_zeros(len(batch), width, each.shape[1])
+            tokens = blank.index_put((rows[only], options[only]), each[only])
         return Scores(
             options=grid.index_put((rows, options, slots), score).logsumexp(-1),
             answers=torch.cat(full),
             answer_rows=torch.cat(full_rows),
+            tokens=tokens,
         )
 
     def _tail(

@@ -28,11 +28,13 @@ class Sampling:
     """Answers a prompt."""
     max_new_tokens: int = 8
     """Longest answer; what is longer is cut there and read as it stands."""
+    epochs: int = 1
+    """Optimiser steps on the same answers; more than one needs the clipped ratio of grpo."""
 
     def __post_init__(self) -> None:
-        for name, value in (("samples", self.samples), ("max_new_tokens", self.max_new_tokens)):
-            if value < 1:
-                raise ValueError(f"sampling.{name} is {value}; wanted at least 1")
+        for name in ("samples", "max_new_tokens", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"sampling.{name} is {getattr(self, name)}; wanted at least 1")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Rollouts:
     """(N, G) long: the column of each answer among the options of `encoded`."""
     option: Tensor
     """(N, G) long: the choice's option each answer means, -1 for none (unparsed)."""
+    length: Tensor
+    """(N, G) long: tokens of each answer."""
     texts: list[list[str]]
     """What was said."""
 
@@ -125,11 +129,20 @@ def sample_answers(
         generator: on the policy's device.
     """
     drawn = sample_tokens(policy, encoded, sampling, generator)
-    tokenizer = policy.tokenizer
-    extended, columns, options, texts = [], [], [], []
+    return read_answers(policy, choices, encoded, drawn)
+
+
+def read_answers(
+    policy: Policy,
+    choices: Sequence[Choice],
+    encoded: Sequence[EncodedChoice],
+    drawn: Sequence[Sequence[tuple[int, ...]]],
+) -> Rollouts:
+    """What answers mean, given as tokens: G to each of N choices."""
+    extended, columns, options, lengths, texts = [], [], [], [], []
     for choice, code, answers in zip(choices, encoded, drawn, strict=True):
         distinct = {tokens: place for place, tokens in enumerate(dict.fromkeys(answers))}
-        decoded = tokenizer.batch_decode(
+        decoded = policy.tokenizer.batch_decode(
             [list(tokens) for tokens in distinct], skip_special_tokens=True
         )
         said = dict(zip(distinct, decoded, strict=True))
@@ -140,11 +153,13 @@ def sample_answers(
         )
         columns.append([code.options + distinct[tokens] for tokens in answers])
         options.append([-1 if means[t] is None else means[t] for t in answers])
+        lengths.append([len(tokens) for tokens in answers])
         texts.append([said[tokens] for tokens in answers])
     device = policy.device
     return Rollouts(
         encoded=extended,
         column=torch.tensor(columns, device=device),
         option=torch.tensor(options, device=device),
+        length=torch.tensor(lengths, device=device),
         texts=texts,
     )

@@ -15,7 +15,7 @@ from docstring_parser import parse_from_object
 from dso.loading import Loading
 from dso.sampling import Sampling
 from dso.tasks import TASKS, ChoiceDataModule
-from dso.training import KLBudget, Objective, Optimisation, Steering, SteeringModule
+from dso.training import GRPO, KLBudget, Objective, Optimisation, Steering, SteeringModule
 
 PAGE = Path("docs/configuration.md")
 GROUPS = {
@@ -25,6 +25,7 @@ GROUPS = {
     "kl": KLBudget,
     "optimisation": Optimisation,
     "sampling": Sampling,
+    "grpo": GRPO,
 }
 INTRODUCTION = """\
 # Every field of a configuration

@@ -134,3 +134,17 @@ def test_what_cannot_be_read_is_counted_and_kept():
 def test_settings_that_sample_nothing_are_refused(settings):
     with pytest.raises(ValueError, match=r"is 0; wanted at least 1"):
         Sampling(**settings)
+
+
+def test_tokens_of_an_answer_add_up_to_its_score(policy):
+    encoded = policy.encode(CHOICES)
+    rollouts = sample_answers(policy, CHOICES, encoded, Sampling(6, 5), generator())
+    with torch.no_grad():
+        scores = policy.score(rollouts.encoded, by_token=True)
+        plain = policy.score(rollouts.encoded)
+    assert torch.equal(scores.options, plain.options) and plain.tokens is None
+    rows = torch.arange(len(CHOICES))[:, None]
+    tokens = scores.tokens[rows, rollouts.column]
+    torch.testing.assert_close(tokens.sum(-1), scores.options[rows, rollouts.column])
+    behind = torch.arange(tokens.shape[-1]) >= rollouts.length[..., None]
+    assert bool((tokens[behind] == 0).all()) and bool((tokens[~behind] < 0).all())

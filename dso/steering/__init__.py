@@ -7,7 +7,7 @@ its adapters. Source: arXiv 2512.15926.
 from dso.steering.backbone import find_norms, fingerprint, language_backbone
 from dso.steering.config import SteeringConfig
 from dso.steering.folder import attach, load_adapter, save_adapter
-from dso.steering.layer import AffineSteering, affine
+from dso.steering.layer import AffineSteering, affine, low_rank
 from dso.steering.sparsity import soft_threshold_, sparsify, sparsity
 from dso.steering.strength import Strength
 from dso.steering.summary import NormSummary, SteeringSummary
@@ -26,6 +26,7 @@ __all__ = [
     "fingerprint",
     "language_backbone",
     "load_adapter",
+    "low_rank",
     "register",
     "save_adapter",
     "soft_threshold_",

@@ -115,6 +115,19 @@ def block_norms(model: nn.Module) -> list[str]:
     return _scan(base, language_backbone(base), final=False, qk=False)
 
 
+def input_norms(model: nn.Module) -> list[str]:
+    """The first of `block_norms` of every decoder block: what its attention reads, in most families
+    (in OLMo 2, which has no norm there, the one behind the attention)."""
+    base = unwrap(model)
+    lists = [f"{name}." for name, m in base.named_modules() if isinstance(m, nn.ModuleList)]
+    first: dict[tuple[str, str], str] = {}
+    for norm in block_norms(base):
+        # The outermost list is that of the blocks; inside a block there can be one of experts.
+        blocks = next((name for name in lists if norm.startswith(name)), "")
+        first.setdefault((blocks, norm.removeprefix(blocks).partition(".")[0]), norm)
+    return list(first.values())
+
+
 def _scan(base: nn.Module, backbone: nn.Module, *, final: bool, qk: bool) -> list[str]:
     prefix = _name_of(base, backbone)
     width = hidden_size(base)

@@ -33,6 +33,17 @@ def model_card(config: SteeringConfig, *, class_name: str) -> str:
     parts = " and a ".join(p for p, on in (("scale", config.scale), ("shift", config.shift)) if on)
     revision = f", revision {config.revision}" if config.revision else ""
     norms = len(config.target_modules or ())
+    formula = "h' = h + ω (a ⊙ h + b)"
+    extension = ""
+    if config.rank:
+        where = (
+            "every one of them" if config.rank_norms == "all" else "the input norm of every block"
+        )
+        formula = "h' = h + ω (a ⊙ h + b + U Vᵀ h)"
+        extension = (
+            f"\nU Vᵀ, of rank {config.rank} and behind {where}, extends the paper's form; it folds"
+            "\ninto the weights of the linear layers that follow, not into a norm."
+        )
     return f"""---
 {front.to_yaml()}
 ---
@@ -40,9 +51,9 @@ def model_card(config: SteeringConfig, *, class_name: str) -> str:
 # Steering adapter for {base or "an unnamed base model"}
 
 A {parts} behind {norms} norm layers of the frozen base model{revision}:
-h' = h + ω (a ⊙ h + b), with the strength ω chosen at inference (arXiv 2512.15926). The base has
+{formula}, with the strength ω chosen at inference (arXiv 2512.15926). The base has
 {config.num_norms} norms of width {config.hidden_size} in its language backbone; its weights are
-not changed.
+not changed.{extension}
 
 ## How to load
 

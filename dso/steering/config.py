@@ -2,16 +2,20 @@
 
 The default steers every norm of the language backbone except the final one, with a scale and a
 shift: h' = h + ω (a ⊙ h + b), a and b of shape (d,). The preset of the paper (arXiv 2512.15926)
-steers the final norm too: `SteeringConfig(final_norm=True)`.
+steers the final norm too: `SteeringConfig(final_norm=True)`. An extension of its form, off by
+default, adds a low-rank part on chosen norms: h' = h + ω (a ⊙ h + b + U Vᵀ h), U and V of shape
+(d, r): `SteeringConfig(rank=2)`.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from peft import PeftConfig, TaskType
+
+RankNorms = Literal["input", "all"]
 
 
 class SteeringPeftType(enum.StrEnum):
@@ -25,7 +29,7 @@ class SteeringConfig(PeftConfig):
     """Configuration of a steering adapter. Fields left at None are filled in when it is attached.
 
     Raises:
-        TypeError: `target_modules` is not a list of names.
+        TypeError: `target_modules` is not a list of names, or `rank` is not a whole number.
         ValueError: nothing would be trained, or a number or name is out of range.
     """
 
@@ -41,9 +45,15 @@ class SteeringConfig(PeftConfig):
     """Whether a scale a is trained."""
     shift: bool = True
     """Whether a shift b is trained."""
+    rank: int = 0
+    """r of a low-rank part U Vᵀ h on some of the norms, beside scale and shift; 0 is without."""
+    rank_norms: RankNorms = "input"
+    """Which of the norms steered have the low-rank part: `input` is each block's first norm in
+    module order, norms of queries and keys aside; `all` is every one."""
     foldable: bool | None = None
     """Computed, not chosen: whether the kinds of norm steered leave exact folding open (the final
-    norm and q/k norms fold a scale only); the model family decides the rest."""
+    norm and q/k norms fold a scale only; a low-rank part has no place in a norm, it folds into the
+    weights of the linear layers that follow); the model family decides the rest."""
     hidden_size: int | None = None
     """Width of the base model's hidden states."""
     num_norms: int | None = None
@@ -59,7 +69,14 @@ class SteeringConfig(PeftConfig):
         super().__post_init__()  # type: ignore[no-untyped-call]
         self.peft_type = SteeringPeftType.DSO_STEERING
         if not (self.scale or self.shift):
-            raise ValueError("scale and shift are both off: nothing would be trained, turn one on")
+            raise ValueError(
+                "scale and shift are both off: nothing would be trained, turn one on (a low-rank "
+                "part comes beside them)"
+            )
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int):
+            raise TypeError(f"rank must be a whole number, got {self.rank!r}")
+        if self.rank_norms not in get_args(RankNorms):
+            raise ValueError(f"rank_norms must be 'input' or 'all', got {self.rank_norms!r}")
         if isinstance(self.target_modules, str):
             raise TypeError(
                 f"target_modules must be a list of qualified names, got the string "
@@ -74,7 +91,8 @@ class SteeringConfig(PeftConfig):
                     f"target_modules must name each norm once, got {self.target_modules}; leave it "
                     f"at None to find the norms"
                 )
-        for name, number in (("hidden_size", self.hidden_size), ("num_norms", self.num_norms)):
+        for name in ("rank", "hidden_size", "num_norms"):
+            number = getattr(self, name)
             if number is not None and number < 0:
                 raise ValueError(f"{name} must not be negative, got {number}")
         if self.recipe is not None and not isinstance(self.recipe, dict):
@@ -84,4 +102,6 @@ class SteeringConfig(PeftConfig):
         ):
             raise TypeError("measurements must be a list of dicts, one per strength")
         if self.foldable is None or self.target_modules is None:
-            self.foldable = not self.shift or not (self.final_norm or self.qk_norms)
+            self.foldable = self.rank == 0 and (
+                not self.shift or not (self.final_norm or self.qk_norms)
+            )

@@ -2,8 +2,9 @@
 
 A folder holds adapter_config.json (base model and revision, hidden size, norm count, fingerprint,
 training recipe, measured table), adapter_model.safetensors (for every steered norm a
-`steering_scale` and a `steering_shift`, (d,) float32) and README.md, a model card. It is a peft
-adapter like any other:
+`steering_scale` and a `steering_shift`, (d,) float32, and where a norm has a low-rank part U Vᵀ
+also `steering_left`, U, and `steering_right`, V, (d, r) float32) and README.md, a model card. It is
+a peft adapter like any other:
 `PeftModel.from_pretrained` loads it too once `dso.steering` is imported. There is no pickle in it.
 Source of the method: arXiv 2512.15926.
 """
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from dso.steering.backbone import norm_weight, unwrap
 from dso.steering.card import model_card
 from dso.steering.config import SteeringConfig
-from dso.steering.resolve import resolve
+from dso.steering.resolve import rank_targets, resolve
 
 CARD_NAME = "README.md"
 FILES = (SAFETENSORS_WEIGHTS_NAME, CARD_NAME, CONFIG_NAME)
@@ -40,6 +41,9 @@ def attach(
     model: nn.Module, config: SteeringConfig | None = None, *, adapter_name: str = "default"
 ) -> PeftModel:
     """A fresh, trainable adapter on a model: all zeros, so that the output is still the base's.
+
+    Of a low-rank part U Vᵀ only U is zeros; V is random, drawn from the norm's name, and so the
+    same every time.
 
     Args:
         model: a transformers model, which is wrapped in place, or a peft model with steering
@@ -209,16 +213,20 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
 def _check_weights(
     weights: dict[str, Tensor], config: SteeringConfig, model: nn.Module, where: str
 ) -> None:
-    """Every norm of the config has its parts, finite and of its width, and nothing is left over."""
+    """Every norm of the config has its parts, finite and of its shape, and nothing is left over."""
     base = unwrap(model)
     kinds = [k for k, on in (("scale", config.scale), ("shift", config.shift)) if on]
-    wanted = {
+    wanted: dict[str, tuple[int, ...]] = {
         f"base_model.model.{name}.steering_{kind}": tuple(
             norm_weight(base.get_submodule(name)).shape
         )
         for name in config.target_modules or ()
         for kind in kinds
     }
+    for name in rank_targets(config, base):
+        shape = norm_weight(base.get_submodule(name)).shape[0], config.rank
+        for kind in ("left", "right"):
+            wanted[f"base_model.model.{name}.steering_{kind}"] = shape
     problems = [f"{key} is missing" for key in wanted if key not in weights]
     problems += [f"{key} is unexpected" for key in weights if key not in wanted]
     for key in sorted(wanted.keys() & weights.keys()):

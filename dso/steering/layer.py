@@ -5,10 +5,19 @@
 h is the norm's output, (B, ..., d) or (tokens, d), any float dtype; a, the scale, and b, the shift,
 are (d,) float32 and start at 0; ω, the strength, is () or (B,). `affine` is the transform itself,
 `AffineSteering` a norm module with it behind, for any number of adapters.
+
+An extension of the paper's form, off by default, adds a low-rank part on chosen norms:
+
+    h' = h + ω (a ⊙ h + b + U Vᵀ h)
+
+U, left, and V, right, are (d, r) float32. U starts at 0, so that a fresh adapter is the base, and V
+random with variance 1/d, so that a gradient reaches U.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,12 +27,32 @@ from torch import Tensor, nn
 from dso.steering.strength import Strength
 
 
-def affine(hidden: Tensor, scale: Tensor | None, shift: Tensor | None, strength: Tensor) -> Tensor:
-    """hidden + ω (scale ⊙ hidden + shift), in hidden's shape and dtype.
+def low_rank(hidden: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """U Vᵀ h for every vector h of hidden, in hidden's shape and dtype, also under autocast.
+
+    Args:
+        hidden: (..., d).
+        left: U, (d, r).
+        right: V, (d, r).
+    """
+    device = hidden.device.type
+    autocast = torch.amp.is_autocast_available(device)
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        return hidden @ right.to(hidden.dtype) @ left.to(hidden.dtype).mT
+
+
+def affine(
+    hidden: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    strength: Tensor,
+    pairs: Sequence[tuple[Tensor, Tensor]] = (),
+) -> Tensor:
+    """hidden + ω (scale ⊙ hidden + shift + Σᵢ Uᵢ Vᵢᵀ hidden), in hidden's shape and dtype.
 
     It is computed as (1 + ω scale) ⊙ hidden + ω shift: one pass over hidden, in the adapter's dtype
-    (or hidden's, where that is wider). At ω = 0 the factor is exactly 1 and the term exactly 0, so
-    hidden comes back unchanged whatever its dtype.
+    (or hidden's, where that is wider), and one more for each low-rank pair. At ω = 0 the factor is
+    exactly 1 and the terms exactly 0, so hidden comes back unchanged whatever its dtype.
 
     Args:
         hidden: (B, ..., d), or (tokens, d) where a model flattens its batch before a norm.
@@ -31,22 +60,29 @@ def affine(hidden: Tensor, scale: Tensor | None, shift: Tensor | None, strength:
         shift: b, (d,), or None where no shift is trained.
         strength: ω, () or (B,). For (tokens, d) the tokens of a row lie side by side, and each row
             has the same number of them.
+        pairs: the low-rank parts, (Uᵢ, Vᵢ) each, (d, rᵢ) both.
 
     Raises:
         ValueError: ω has one entry per row, and not as many as hidden has rows.
     """
     part = scale if scale is not None else shift
+    if part is None and pairs:
+        part = pairs[0][0]
     if part is None:
         return hidden
     dtype = torch.promote_types(hidden.dtype, part.dtype)
     omega = _per_row(strength.to(hidden.device, dtype), hidden)
     wide = hidden.to(dtype)
-    if scale is None:
-        steered = wide + omega * part
-    elif shift is None:
-        steered = wide * (1 + omega * scale)
-    else:
+    if scale is not None and shift is not None:
         steered = torch.addcmul(omega * shift, wide, 1 + omega * scale)
+    elif scale is not None:
+        steered = wide * (1 + omega * scale)
+    elif shift is not None:
+        steered = wide + omega * shift
+    else:
+        steered = wide
+    for left, right in pairs:
+        steered = torch.addcmul(steered, omega, low_rank(wide, left, right))
     return steered.to(hidden.dtype)
 
 
@@ -68,16 +104,16 @@ def _per_row(strength: Tensor, hidden: Tensor) -> Tensor:
 class AffineSteering(nn.Module, BaseTunerLayer):
     """A norm module with the steering transform behind it.
 
-    Every adapter has its own scale and shift, or one of the two. When several adapters are active
-    their terms add up: h' = h + ω Σᵢ (aᵢ ⊙ h + bᵢ). All share the model's one ω. An adapter that
-    does not steer this norm adds nothing here.
+    Every adapter has its own scale and shift, or one of the two, and may have a low-rank part. When
+    several adapters are active their terms add up: h' = h + ω Σᵢ (aᵢ ⊙ h + bᵢ + Uᵢ Vᵢᵀ h). All
+    share the model's one ω. An adapter that does not steer this norm adds nothing here.
 
     Args:
         base_layer: the norm, with a one-dimensional weight; its output is what is steered.
         strength: the model's knob.
     """
 
-    adapter_layer_names = ("steering_scale", "steering_shift")
+    adapter_layer_names = ("steering_scale", "steering_shift", "steering_left", "steering_right")
 
     base_layer: nn.Module
 
@@ -87,6 +123,8 @@ class AffineSteering(nn.Module, BaseTunerLayer):
         self.strength = strength
         self.steering_scale = nn.ParameterDict()
         self.steering_shift = nn.ParameterDict()
+        self.steering_left = nn.ParameterDict()
+        self.steering_right = nn.ParameterDict()
         self.merged_adapters = []
 
     @property
@@ -94,12 +132,30 @@ class AffineSteering(nn.Module, BaseTunerLayer):
         """d, the size of the norm's output."""
         return int(self.weight.shape[0])
 
-    def add_adapter(self, adapter_name: str, *, scale: bool, shift: bool) -> None:
-        """Give the norm one more adapter, at 0, float32 whatever the base's dtype."""
+    def add_adapter(
+        self, adapter_name: str, *, scale: bool, shift: bool, rank: int = 0, seed: int = 0
+    ) -> None:
+        """Give the norm one more adapter, that of the base, float32 whatever the base's dtype.
+
+        Args:
+            adapter_name: its name.
+            scale: whether it has a scale a, which starts at 0.
+            shift: whether it has a shift b, which starts at 0.
+            rank: r of its low-rank part; 0 is without.
+            seed: of V. Torch's own random numbers are neither used nor moved on.
+        """
         for wanted, parts in ((scale, self.steering_scale), (shift, self.steering_shift)):
             if wanted:
                 zeros = torch.zeros(self.width, dtype=torch.float32, device=self.weight.device)
                 parts[adapter_name] = nn.Parameter(zeros)
+        if rank > 0:
+            device, shape = self.weight.device, (self.width, rank)
+            left = torch.zeros(shape, dtype=torch.float32, device=device)
+            # Drawn on the CPU, so that it is the same on every device.
+            draws = torch.Generator().manual_seed(seed)
+            right = torch.randn(shape, generator=draws, dtype=torch.float32, device="cpu")
+            self.steering_left[adapter_name] = nn.Parameter(left)
+            self.steering_right[adapter_name] = nn.Parameter(right.to(device) / self.width**0.5)
 
     def _active_sum(self, parts: nn.ParameterDict) -> Tensor | None:
         total: Tensor | None = None
@@ -107,6 +163,10 @@ class AffineSteering(nn.Module, BaseTunerLayer):
             if name in parts:
                 total = parts[name] if total is None else total + parts[name]
         return total
+
+    def _active_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        parts = self.steering_left, self.steering_right
+        return [(parts[0][n], parts[1][n]) for n in self.active_adapters if n in parts[0]]
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The norm's output, steered by the active adapters unless they are disabled."""
@@ -120,7 +180,9 @@ class AffineSteering(nn.Module, BaseTunerLayer):
             omega = omega.clone()
         scale = self._active_sum(self.steering_scale)
         shift = self._active_sum(self.steering_shift)
-        return affine(normed, scale, shift, omega)
+        if not self.steering_left:
+            return affine(normed, scale, shift, omega)
+        return affine(normed, scale, shift, omega, self._active_pairs())
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Always raises NotImplementedError: see the message."""

@@ -15,6 +15,7 @@ from dso.steering.backbone import (
     find_norms,
     fingerprint,
     hidden_size,
+    input_norms,
     is_norm,
     unwrap,
 )
@@ -30,8 +31,9 @@ def resolve(config: SteeringConfig, model: nn.Module) -> list[str]:
     Returns: the names of the norms to steer.
 
     Raises:
-        ValueError: the config was made for another base model (both are named), or it names
-            modules that the model does not have or that are no norms.
+        ValueError: the config was made for another base model (both are named), it names modules
+            that the model does not have or that are no norms, or it asks for a low-rank part and
+            none of its norms would have it.
     """
     base = unwrap(model)
     modules = dict(base.named_modules())
@@ -62,7 +64,14 @@ def resolve(config: SteeringConfig, model: nn.Module) -> list[str]:
     else:
         wanted = set(config.target_modules)
         config.target_modules = [name for name in modules if name in wanted]
-    config.foldable = not config.shift or set(block_norms(base)).issuperset(config.target_modules)
+    if config.rank and not rank_targets(config, base):
+        raise ValueError(
+            f"rank is {config.rank}, but none of the norms in target_modules is the input norm of "
+            f"a block; set rank_norms to 'all', or name one of {', '.join(input_norms(base))}"
+        )
+    config.foldable = config.rank == 0 and (
+        not config.shift or set(block_norms(base)).issuperset(config.target_modules)
+    )
     for name, fact in facts.items():
         setattr(config, name, fact)
     if config.base_model_name_or_path is None:
@@ -70,3 +79,12 @@ def resolve(config: SteeringConfig, model: nn.Module) -> list[str]:
     if config.revision is None:
         config.revision = getattr(base.config, "_commit_hash", None)
     return list(config.target_modules)
+
+
+def rank_targets(config: SteeringConfig, model: nn.Module) -> list[str]:
+    """The names of the norms with a low-rank part, for a config that names its norms."""
+    names = list(config.target_modules or ())
+    if config.rank == 0 or config.rank_norms == "all":
+        return names if config.rank else []
+    first = set(input_norms(model))
+    return [name for name in names if name in first]

@@ -3,7 +3,8 @@
 The ℓ1 term of arXiv 2512.15926 is a proximal step after the optimiser's,
 x ← sign(x) max(|x| − t, 0) with t = learning rate · λ, so that entries become exactly 0. The paper
 finds that 60 % of the norm neurons keep nearly all of the effect: `sparsify` keeps those. A norm
-neuron is one channel of one norm, with its scale aᵢ and its shift bᵢ.
+neuron is one channel of one norm, with its scale aᵢ and its shift bᵢ. A low-rank part U Vᵀ belongs
+to no single neuron: it is neither counted nor cut here.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def adapter_parts(
 
 @torch.no_grad()
 def sparsity(model: nn.Module, adapter_name: str = "default") -> float:
-    """The share of the adapter's entries, scale and shift together, that are exactly 0."""
+    """The share of the entries of the adapter's scales and shifts that are exactly 0."""
     entries = [p for pair in adapter_parts(model, adapter_name) for p in pair if p is not None]
     zeros = sum(int((entry == 0).sum()) for entry in entries)
     return zeros / sum(entry.numel() for entry in entries)
@@ -63,6 +64,7 @@ def sparsify(model: nn.Module, keep: float = 0.6, adapter_name: str = "default")
     """Keep the strongest norm neurons of an adapter and set the others to 0, in place.
 
     Neurons are ranked by sqrt(a² + b²) over all norms together; of equal ones the earlier stays.
+    A low-rank part keeps its effect on all of them.
 
     Args:
         model: a steered model.

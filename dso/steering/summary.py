@@ -16,12 +16,15 @@ from dso.steering.layer import AffineSteering
 
 @dataclass(frozen=True)
 class NormSummary:
-    """One steered norm: its name, its width d, and the means of |a| and |b| over its channels."""
+    """One steered norm: its name, its width d, the means of |a| and |b| over its channels, and of
+    its low-rank part the rank r and the Frobenius norm of U Vᵀ, both 0 where it has none."""
 
     name: str
     width: int
     mean_abs_scale: float
     mean_abs_shift: float
+    rank: int = 0
+    low_rank_norm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class SteeringSummary:
         adapters: names of the active adapters.
         enabled: False inside `disable_adapter()`; the model is then the base model.
         strength: one number, or one per row of the batch.
-        num_parameters: entries of all scales and shifts of the active adapters.
+        num_parameters: entries of all scales, shifts and low-rank parts of the active adapters.
         norms: the norms steered, in module order.
     """
 
@@ -59,13 +62,16 @@ class SteeringSummary:
 
     def __str__(self) -> str:
         state = "" if self.enabled else " (disabled)"
+        ranked = any(norm.rank for norm in self.norms)
+        more = f"{'‖U Vᵀ‖':>10} {'rank':>4} " if ranked else ""
         lines = [
             f"adapters {', '.join(self.adapters)}{state} at strength {self.strength}: "
             f"{self.num_norms} norms, {self.num_parameters} parameters",
-            f"{'mean |a|':>10} {'mean |b|':>10} {'width':>6}  norm",
+            f"{'mean |a|':>10} {'mean |b|':>10} {more}{'width':>6}  norm",
         ]
         lines += [
-            f"{n.mean_abs_scale:>10.2e} {n.mean_abs_shift:>10.2e} {n.width:>6}  {n.name}"
+            f"{n.mean_abs_scale:>10.2e} {n.mean_abs_shift:>10.2e} "
+            f"{f'{n.low_rank_norm:>10.2e} {n.rank:>4} ' if ranked else ''}{n.width:>6}  {n.name}"
             for n in self.norms
         ]
         return "\n".join(lines)
@@ -85,12 +91,26 @@ def summarise(model: nn.Module, adapters: Sequence[str], strength: Tensor) -> St
             for parts in (module.steering_scale, module.steering_shift)
         ]
         if any(own):
-            entries += sum(part.numel() for parts in own for part in parts)
+            left, right = (
+                [parts[a] for a in adapters if a in parts]
+                for parts in (module.steering_left, module.steering_right)
+            )
+            entries += sum(part.numel() for parts in (*own, left, right) for part in parts)
             enabled = enabled and not module.disable_adapters
-            norms.append(NormSummary(name, module.width, *(_mean_abs(parts) for parts in own)))
+            scale, shift = (_mean_abs(parts) for parts in own)
+            rank, size = sum(part.shape[1] for part in left), _product_norm(left, right)
+            norms.append(NormSummary(name, module.width, scale, shift, rank, size))
     value = tuple(strength.tolist()) if strength.dim() else float(strength)
     return SteeringSummary(tuple(adapters), enabled, value, entries, tuple(norms))
 
 
 def _mean_abs(parts: Sequence[Tensor]) -> float:
     return float(torch.stack(list(parts)).sum(dim=0).abs().mean()) if parts else 0.0
+
+
+def _product_norm(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    """‖Σᵢ Uᵢ Vᵢᵀ‖ from (r, r) products, without the (d, d) matrix: ‖U Vᵀ‖² = tr(UᵀU VᵀV)."""
+    if not left:
+        return 0.0
+    u, v = torch.cat(list(left), dim=1).double(), torch.cat(list(right), dim=1).double()
+    return float(((u.mT @ u) * (v.mT @ v)).sum().clamp(min=0).sqrt())

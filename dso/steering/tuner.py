@@ -8,6 +8,7 @@ that import peft answers a saved adapter with `KeyError: 'DSO_STEERING'`. Source
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -20,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dso.steering.config import SteeringConfig, SteeringPeftType
 from dso.steering.layer import AffineSteering
-from dso.steering.resolve import resolve
+from dso.steering.resolve import rank_targets, resolve
 from dso.steering.strength import Strength
 from dso.steering.summary import SteeringSummary, summarise
 
@@ -64,6 +65,7 @@ class SteeringModel(BaseTuner):
         assert isinstance(config, SteeringConfig)
         names = resolve(config, model)
         self._wanted = frozenset(names)
+        self._ranked = frozenset(rank_targets(config, model))
         super().inject_adapter(
             model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict
         )
@@ -94,7 +96,14 @@ class SteeringModel(BaseTuner):
     ) -> None:
         assert isinstance(peft_config, SteeringConfig)
         layer = target if isinstance(target, AffineSteering) else AffineSteering(target, self.knob)
-        layer.add_adapter(adapter_name, scale=peft_config.scale, shift=peft_config.shift)
+        layer.add_adapter(
+            adapter_name,
+            scale=peft_config.scale,
+            shift=peft_config.shift,
+            rank=peft_config.rank if current_key in self._ranked else 0,
+            # The norm's name: every fresh adapter of a form on a model starts the same.
+            seed=zlib.crc32(current_key.encode()),
+        )
         if layer is not target:
             self._replace_module(parent, target_name, layer, target)
 

@@ -56,6 +56,7 @@ class TrainSteps:
         pool_per_step: int,
         steps: int,
         seed: int,
+        repeats: int = 1,
     ) -> None:
         if not pairs or not pool:
             raise ValueError(
@@ -68,6 +69,7 @@ class TrainSteps:
         self.pool_per_step = pool_per_step
         self.steps = steps
         self.seed = seed
+        self.repeats = repeats
         self._next = 0
         everyone = [choice for pair in pairs for choice in pair] + list(pool)
         self.occupation_names = sorted({name for c in everyone for name in c.occupations})
@@ -79,11 +81,11 @@ class TrainSteps:
         start, self._next = self._next, 0
         for step in range(start, self.steps):
             self._next = step + 1
-            yield self.batch(step)
+            yield self.batch(step // self.repeats)
         self._next = 0
 
     def batch(self, step: int) -> TrainBatch:
-        """The batch of one step."""
+        """One batch; each is given `repeats` times in a row."""
         pairs = [self.pairs[i] for i in self._draw(step, len(self.pairs), self.pairs_per_step, 0)]
         ambiguous = [choice for pair in pairs for choice in pair]
         pool = [self.pool[i] for i in self._draw(step, len(self.pool), self.pool_per_step, 1)]
@@ -147,6 +149,8 @@ class ChoiceDataModule(L.LightningDataModule):
         self.pool_per_step = pool_per_step
         self.evaluation_batch = evaluation_batch
         self.seed = seed
+        self.repeats = 1
+        """Steps in a row that use a batch; the module sets it before the batches are made."""
         self._data: TaskData | None = None
 
     @property
@@ -176,7 +180,13 @@ class ChoiceDataModule(L.LightningDataModule):
         train = self.data.train
         pairs = [(train[a], train[b]) for a, b in twin_pairs(train)]
         return TrainSteps(
-            pairs, self.data.pool, self.pairs_per_step, self.pool_per_step, steps, self.seed
+            pairs,
+            self.data.pool,
+            self.pairs_per_step,
+            self.pool_per_step,
+            steps,
+            self.seed,
+            self.repeats,
         )
 
     def val_dataloader(self) -> DataLoader[EvaluationBatch]:

@@ -12,7 +12,7 @@ gradient of - mean_x E_{y ~ pi(. | x)} r(y, x):
 `reinforce`: b is the mean reward of all other prompts' answers (Williams 1992, with a baseline that
 does not see the answer it is for). `rloo`: b is the mean reward of the other answers to the same
 prompt (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740), so that a prompt's own difficulty
-cancels. Both leave one out, which keeps them unbiased.
+cancels. Both leave one out, which keeps them unbiased. `grpo` is in `clipped.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Literal
 
 from torch import Tensor
 
-EstimatorName = Literal["exact", "reinforce", "rloo"]
+EstimatorName = Literal["exact", "reinforce", "rloo", "grpo"]
 
 
 def exact(log_probs: Tensor, rewards: Tensor) -> Tensor:
@@ -87,7 +87,10 @@ SAMPLED: dict[EstimatorName, Callable[[Tensor, Tensor], Tensor]] = {
     "reinforce": reinforce,
     "rloo": rloo,
 }
-"""The estimators that need sampled answers."""
+"""Estimators of sampled answers' log-probabilities as a whole."""
+
+CLIPPED: tuple[EstimatorName, ...] = ("grpo",)
+"""Estimators of the single tokens' probability ratios (`clipped.py`)."""
 
 
 def _check(log_probs: Tensor, rewards: Tensor, wanted: str) -> None:

@@ -7,9 +7,9 @@ Source: arXiv 2512.15926, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -21,26 +21,37 @@ from dso.checkpointing import checkpointed
 from dso.encoding import EncodedChoice
 from dso.loading import LOADING, Loading, load_base, load_tokenizer
 from dso.metrics import ChoiceMetrics, kl_divergence
-from dso.policy import Policy
+from dso.policy import Policy, Scores
 from dso.rewards import RunningGap
-from dso.sampling import Rollouts, Sampling, sample_answers
+from dso.sampling import Rollouts, Sampling, read_answers, sample_tokens
 from dso.steering import SteeringConfig, attach, soft_threshold_
 from dso.tasks.choice import Choice
 from dso.tasks.datamodule import ChoiceDataModule, EvaluationBatch, TrainBatch, TrainSteps
+from dso.training.clipped import group_advantages, grpo
 from dso.training.constraint import KLBudget, KLController
-from dso.training.estimators import SAMPLED, EstimatorName
+from dso.training.estimators import CLIPPED, SAMPLED, EstimatorName
 from dso.training.objective import Objective, Samples, step_loss
-from dso.training.settings import Optimisation, Steering
+from dso.training.settings import GRPO, Optimisation, Steering
 
 # The defaults of SteeringModule; frozen, so that runs can share them.
 STEERING, OBJECTIVE = Steering(), Objective()
 KL_BUDGET, OPTIMISATION = KLBudget(), Optimisation()
-SAMPLING = Sampling()
+SAMPLING, GRPO_SETTINGS = Sampling(), GRPO()
 
 KEPT_VOCABULARY = 2**13
 """Up to this size of the vocabulary the base's distributions are kept instead of recomputed."""
 KEPT_BATCH = 64
 """Choices a forward pass when they are computed."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Sampled answers that several steps use."""
+
+    drawn: list[list[tuple[int, ...]]]
+    """Tokens of G answers to each choice."""
+    log_probs: Tensor | None = None
+    """(N, G, L) of each token when the answers were drawn."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -62,8 +73,10 @@ class SteeringModule(L.LightningModule):
         gap_decay: how much of the running estimate of a side's lead a step keeps.
         end_token: append the end token to every answer, for options that are prefixes of others.
         estimator: how the gradient of the rewards is found: `exact` computes it over the options;
-            `reinforce` and `rloo` sample answers, read them, and need no closed list of options.
+            `reinforce`, `rloo` and `grpo` sample answers, read them, and need no closed list of
+            options.
         sampling: how many answers the sampled estimators draw, and how long.
+        grpo: the settings of that estimator.
     """
 
     def __init__(
@@ -79,11 +92,17 @@ class SteeringModule(L.LightningModule):
         end_token: bool = False,
         estimator: EstimatorName = "exact",
         sampling: Sampling = SAMPLING,
+        grpo: GRPO = GRPO_SETTINGS,
     ) -> None:
         super().__init__()
-        if estimator == "rloo" and sampling.samples < 2:
+        if estimator in ("rloo", "grpo") and sampling.samples < 2:
             raise ValueError(
-                "rloo compares a prompt's answers: sampling.samples is 1, wanted at least 2"
+                f"{estimator} compares a prompt's answers: sampling.samples is 1, wanted at least 2"
+            )
+        if sampling.epochs > 1 and estimator not in CLIPPED:
+            raise ValueError(
+                f"sampling.epochs is {sampling.epochs}, but {estimator} has no clipped ratio and "
+                f"needs fresh answers for every step; wanted 1, or an estimator of {CLIPPED}"
             )
         self.model_name = model
         self.steering = steering
@@ -96,6 +115,8 @@ class SteeringModule(L.LightningModule):
         self.end_token = end_token
         self.estimator = estimator
         self.sampling = sampling
+        self.grpo = grpo
+        self._held: Held | None = None
         self.controller = KLController(self.kl)
         self.gap: RunningGap | None = None
         self._pending_gap: dict[str, Tensor] | None = None
@@ -119,7 +140,9 @@ class SteeringModule(L.LightningModule):
                 "but a process trains on one device; leave device_map out, and where one is too "
                 "small take dtype bfloat16, or quantisation 8bit or 4bit"
             )
-        self.adapted = attach(base, SteeringConfig(**asdict(self.steering)))
+        form = asdict(self.steering)
+        del form["rank_rate"]  # the optimiser's
+        self.adapted = attach(base, SteeringConfig(**form))
         self.adapted.eval()  # dropout would make the base and the steered model differ
         self.policy = Policy(self.adapted, tokenizer, end_token=self.end_token)
 
@@ -128,12 +151,30 @@ class SteeringModule(L.LightningModule):
         """The trained vectors."""
         return [p for p in self.adapted.parameters() if p.requires_grad]
 
+    @property
+    def low_rank_parameters(self) -> list[torch.nn.Parameter]:
+        """Those of them that are U and V of a low-rank part."""
+        kinds = ("steering_left", "steering_right")
+        named = self.adapted.named_parameters()
+        return [p for n, p in named if p.requires_grad and any(kind in n for kind in kinds)]
+
+    @property
+    def affine_parameters(self) -> list[torch.nn.Parameter]:
+        """The others: scales and shifts."""
+        apart = {id(p) for p in self.low_rank_parameters}
+        return [p for p in self.adapter_parameters if id(p) not in apart]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam on the adapter, with the schedule of `Optimisation`."""
+        """Adam on the adapter, with the schedule of `Optimisation`.
+
+        Scales and shifts are the first group of parameters; a low-rank part is one of its own.
+        """
         settings = self.optimisation
-        optimizer = torch.optim.Adam(
-            self.adapter_parameters, lr=settings.learning_rate, betas=settings.betas
-        )
+        groups: list[dict[str, Any]] = [{"params": self.affine_parameters}]
+        if low_rank := self.low_rank_parameters:
+            rate = settings.learning_rate * self.steering.rank_rate
+            groups.append({"params": low_rank, "lr": rate})
+        optimizer = torch.optim.Adam(groups, lr=settings.learning_rate, betas=settings.betas)
         # Not estimated_stepping_batches: it would set the batches up before a checkpoint has said
         # where to go on.
         steps = self.trainer.max_steps
@@ -144,6 +185,12 @@ class SteeringModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def setup(self, stage: str) -> None:
+        """Have each batch given as often as its answers are used."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ChoiceDataModule):
+            data.repeats = self.sampling.epochs
 
     # -- training ---------------------------------------------------------------------------
 
@@ -164,15 +211,14 @@ class SteeringModule(L.LightningModule):
         pool = range(batch.ambiguous, len(encoded))
         table = batch.table
         rollouts = self._rollouts(batch.choices, encoded, batch_idx)
+        clipped = self.estimator in CLIPPED
         with checkpointed(self.adapted) if self.gradient_checkpointing else nullcontext():
-            steered = self.policy.score(encoded if rollouts is None else rollouts.encoded, pool)
+            steered = self.policy.score(
+                encoded if rollouts is None else rollouts.encoded, pool, by_token=clipped
+            )
         samples = None
         if rollouts is not None:
-            samples = Samples(
-                steered.options.gather(1, rollouts.column),
-                rollouts.option,
-                SAMPLED[self.estimator],
-            )
+            samples = Samples(rollouts.option, self._sampled_loss(steered, rollouts))
             width = table.mask.shape[1]
             own = steered.options[:, :width].masked_fill(~table.mask, -torch.inf)
             steered = replace(steered, options=own)
@@ -221,12 +267,12 @@ class SteeringModule(L.LightningModule):
                 )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The optimiser's step, then the proximal step of the l1 penalty."""
+        """The optimiser's step, then the proximal step of the l1 penalty on scales and shifts."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
         super().optimizer_step(*args, **kwargs)
         if self.objective.l1 > 0:
-            soft_threshold_(self.adapter_parameters, rate * self.objective.l1)
+            soft_threshold_(self.affine_parameters, rate * self.objective.l1)
 
     # -- validation -------------------------------------------------------------------------
 
@@ -288,11 +334,15 @@ class SteeringModule(L.LightningModule):
         """Add the controller's and the running estimates' state."""
         checkpoint["kl_controller"] = self.controller.state_dict()
         checkpoint["running_gap"] = self.gap.state_dict() if self.gap is not None else None
+        held = self._held if self.sampling.epochs > 1 else None
+        checkpoint["held"] = None if held is None else [held.drawn, held.log_probs]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them."""
         self.controller.load_state_dict(checkpoint["kl_controller"])
         self._pending_gap = checkpoint["running_gap"]
+        held = checkpoint.get("held")
+        self._held = None if held is None else Held(held[0], held[1])
 
     # -- helpers ----------------------------------------------------------------------------
 
@@ -301,6 +351,7 @@ class SteeringModule(L.LightningModule):
         return {
             "estimator": self.estimator,
             "sampling": asdict(self.sampling),
+            "grpo": asdict(self.grpo),
             "steering": asdict(self.steering),
             "objective": asdict(self.objective),
             "kl": asdict(self.kl),
@@ -366,18 +417,50 @@ class SteeringModule(L.LightningModule):
     ) -> Rollouts | None:
         """Sampled answers of the steered model, where the estimator needs them.
 
-        The generator depends on the seed, the step and the process alone, so that a resumed run
-        draws what an uninterrupted one would.
+        A batch comes `sampling.epochs` times in a row; its answers are drawn the first time and
+        kept. The generator depends on the seed, the step and the process alone, so that a resumed
+        run draws what an uninterrupted one would.
         """
-        if self.estimator not in SAMPLED:
+        if self.estimator == "exact":
             return None
+        if batch_idx % self.sampling.epochs and self._held is not None:
+            return read_answers(self.policy, choices, encoded, self._held.drawn)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, ChoiceDataModule)
         generator = torch.Generator(self.device)
         generator.manual_seed(
             (data.seed * 1_000_003 + batch_idx) * self.trainer.world_size + self.global_rank
         )
-        return sample_answers(self.policy, choices, encoded, self.sampling, generator)
+        drawn = sample_tokens(self.policy, encoded, self.sampling, generator)
+        self._held = Held(drawn)
+        return read_answers(self.policy, choices, encoded, drawn)
+
+    def _sampled_loss(
+        self, steered: Scores, rollouts: Rollouts
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """From choices and the rewards of their answers to the estimator's loss."""
+        if self.estimator in SAMPLED:
+            log_probs = steered.options.gather(1, rollouts.column)
+            estimate = SAMPLED[self.estimator]
+            return lambda where, rewards: estimate(log_probs[where], rewards)
+        assert steered.tokens is not None and self._held is not None
+        rows = torch.arange(len(rollouts.column), device=self.device)[:, None]
+        tokens = steered.tokens[rows, rollouts.column]
+        inside = torch.arange(tokens.shape[-1], device=self.device) < rollouts.length[..., None]
+        if self._held.log_probs is None:
+            self._held = Held(self._held.drawn, tokens.detach())
+        old = self._held.log_probs
+        assert old is not None
+        return lambda where, rewards: grpo(
+            tokens[where].flatten(0, 1),
+            old[where].flatten(0, 1),
+            inside[where].flatten(0, 1),
+            group_advantages(rewards, self.grpo.scale).flatten(),
+            loss_type=self.grpo.loss_type,
+            clip_low=self.grpo.clip_low,
+            clip_high=self.grpo.clip_high,
+            max_length=self.sampling.max_new_tokens,
+        )
 
     def _running_gap(self, occupations: int) -> RunningGap:
         if self.gap is None:

@@ -58,12 +58,10 @@ class Objective:
 class Samples:
     """Sampled answers to the N choices of a step, and how their gradient is estimated."""
 
-    log_probs: Tensor
-    """(N, G) log-probability of every answer, with gradients."""
     option: Tensor
-    """(N, G) long: the option each means, -1 for none."""
-    estimator: Callable[[Tensor, Tensor], Tensor]
-    """From log-probabilities and rewards (n, G) to a loss."""
+    """(N, G) long: the option each answer means, -1 for none."""
+    loss: Callable[[Tensor, Tensor], Tensor]
+    """From which choices, (N,) bool with n of them, and their answers' rewards (n, G) to a loss."""
 
 
 def step_loss(
@@ -98,19 +96,28 @@ def step_loss(
         abstained = objective.abstention * table.of_kind("ambiguous")[:, None]
         parity = torch.cat([parity, abstained.to(parity)], dim=1)
         right = torch.nn.functional.pad(right, (0, 1))
+    ambiguous, known = table.of_kind("ambiguous"), table.truth >= 0
+    prior = rewards.twin_prior(outcomes, base_outcomes, table)
+    named = {"parity": parity, "twin_prior": prior, "capability": right}
+    where = {"parity": ambiguous, "twin_prior": ambiguous, "capability": known}
+    weights = {name: getattr(objective, name) for name in named}
     loss = log_probs.new_zeros(())
     raw = {}
-    for name, where, reward in (
-        ("parity", table.of_kind("ambiguous"), parity),
-        (
-            "twin_prior",
-            table.of_kind("ambiguous"),
-            rewards.twin_prior(outcomes, base_outcomes, table),
-        ),
-        ("capability", table.truth >= 0, right),
-    ):
-        part, raw[name] = _expectation(log_probs, reward, where, samples)
-        loss = loss + getattr(objective, name) * part
+    if samples is None:
+        for name, reward in named.items():
+            raw[name] = _expected(log_probs, reward, where[name])
+            loss = loss - weights[name] * raw[name]
+    else:
+        # Option -1 counts from the end: the last outcome, no option.
+        places = samples.option % outcomes.shape[1]
+        got = {name: reward.gather(1, places) for name, reward in named.items()}
+        for rows, names in ((ambiguous, ("parity", "twin_prior")), (known, ("capability",))):
+            if bool(rows.any()):
+                # Rewards are added up first: an estimator may standardise what it is given.
+                loss = loss + samples.loss(rows, sum(weights[n] * got[n][rows] for n in names))
+        for name in named:
+            rows = where[name]
+            raw[name] = got[name][rows].mean() if bool(rows.any()) else loss.new_zeros(())
     penalties = {
         "twin_consistency": terms.twin_consistency(log_probs, table),
         "pair_anchor": terms.pair_anchor(log_probs, base_log_probs, table),
@@ -130,16 +137,8 @@ def with_no_option(log_probs: Tensor) -> Tensor:
     return torch.cat([log_probs, (1 - mass).clamp(min=1e-4).log()], dim=-1)
 
 
-def _expectation(
-    log_probs: Tensor, reward: Tensor, where: Tensor, samples: Samples | None
-) -> tuple[Tensor, Tensor]:
-    """(loss, mean reward) of the choices in `where`; zeros where there are none."""
+def _expected(log_probs: Tensor, reward: Tensor, where: Tensor) -> Tensor:
+    """Expected reward of the choices in `where`; 0 where there are none."""
     if not bool(where.any()):
-        zero = log_probs.new_zeros(())
-        return zero, zero
-    if samples is None:
-        loss = exact(log_probs[where], reward[where])
-        return loss, -loss
-    # Option -1 counts from the end: the last outcome, no option.
-    got = reward[where].gather(1, samples.option[where] % reward.shape[1])
-    return samples.estimator(samples.log_probs[where], got), got.mean()
+        return log_probs.new_zeros(())
+    return -exact(log_probs[where], reward[where])

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
+
+from dso.steering.config import RankNorms
+from dso.training.clipped import LossType, Scale
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,22 @@ class Steering:
     """Whether a scale a is trained."""
     shift: bool = True
     """Whether a shift b is trained."""
+    rank: int = 0
+    """Rank of a low-rank part U Vᵀ h beside scale and shift, an extension of the paper's form; 0 is
+    without. It does not fold into the norms."""
+    rank_norms: RankNorms = "input"
+    """Which of the norms steered have the low-rank part: `input` is each block's first norm, `all`
+    is every one."""
+    rank_rate: float = 0.3
+    """The learning rate of the low-rank part, as a share of the others'."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise ValueError(f"steering.rank is {self.rank}; wanted a whole number >= 0")
+        if self.rank_norms not in get_args(RankNorms):
+            raise ValueError(f"steering.rank_norms is {self.rank_norms!r}; wanted input or all")
+        if not (self.rank_rate > 0 and math.isfinite(self.rank_rate)):
+            raise ValueError(f"steering.rank_rate is {self.rank_rate}; wanted a positive number")
 
 
 @dataclass(frozen=True)
@@ -43,3 +63,30 @@ class Optimisation:
         """The rate at a step, as a share of the peak."""
         warm = min(1.0, (step + 1) / (self.warmup + 1))
         return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
+
+
+@dataclass(frozen=True)
+class GRPO:
+    """Settings of the estimator grpo."""
+
+    loss_type: LossType = "dapo"
+    """How tokens are averaged: grpo (per answer), bnpo and dapo (over all tokens), dr_grpo (over
+    the longest possible answers), or cispo (clipped weights instead of a clipped ratio)."""
+    scale: Scale = "group"
+    """What an advantage is divided by: the standard deviation of its group, of the batch, or
+    nothing (none)."""
+    clip_low: float = 0.2
+    """How far below 1 a token's probability ratio may lie before it loses its gradient."""
+    clip_high: float = 0.2
+    """How far above."""
+
+    def __post_init__(self) -> None:
+        for name, clip in (("clip_low", self.clip_low), ("clip_high", self.clip_high)):
+            if not clip > 0:
+                raise ValueError(f"grpo.{name} is {clip}; wanted a positive number")
+        for name, value, known in (
+            ("loss_type", str(self.loss_type), get_args(LossType)),
+            ("scale", str(self.scale), get_args(Scale)),
+        ):
+            if value not in known:
+                raise ValueError(f"grpo.{name} is {value!r}; wanted one of {', '.join(known)}")

@@ -9,6 +9,7 @@ from dso.loading import Loading
 from dso.sampling import Sampling
 from dso.steering import sparsity
 from dso.training import (
+    GRPO,
     KLBudget,
     Objective,
     Optimisation,
@@ -37,9 +38,12 @@ def test_only_the_adapter_moves_and_only_it_is_in_the_checkpoint(tmp_path):
     assert len(run.state_dict()) == len(vectors(run)) == 2 * 8  # two norms in each of four blocks
 
 
-@pytest.mark.parametrize("estimator", ["exact", "rloo"])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, estimator):
-    settings = {"estimator": estimator, "sampling": Sampling(2, 4)}
+@pytest.mark.parametrize(
+    ("estimator", "epochs"), [("exact", 1), ("rloo", 1), ("grpo", 1), ("grpo", 2)]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, estimator, epochs):
+    settings = {"estimator": estimator, "sampling": Sampling(2, 4, epochs)}
+    # With two epochs step 3 stands between two uses of the same answers.
     keep = ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=3, save_top_k=-1)
     whole = module(**settings)
     trainer(tmp_path, 9, keep, enable_checkpointing=True).fit(whole, small_data())
@@ -51,7 +55,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, estimator):
     assert torch.equal(resumed.gap.gap, whole.gap.gap)
 
 
-@pytest.mark.parametrize("estimator", ["reinforce", "rloo"])
+@pytest.mark.parametrize("estimator", ["reinforce", "rloo", "grpo"])
 def test_sampled_estimators_lower_the_bias_of_one_batch(tmp_path, estimator):
     run = module(
         estimator=estimator,
@@ -206,6 +210,8 @@ def test_the_shipped_adapter_is_of_the_default_form():
         (Objective, {"l1": math.nan}, "objective.l1 is nan"),
         (Optimisation, {"learning_rate": 0.0}, "learning_rate is 0.0"),
         (Optimisation, {"warmup": -1}, "warmup is -1"),
+        (GRPO, {"clip_low": 0.0}, "grpo.clip_low is 0.0"),
+        (GRPO, {"loss_type": "best"}, "grpo.loss_type is 'best'"),
     ],
 )
 def test_bad_settings_are_named(kind, settings, message):
@@ -213,9 +219,38 @@ def test_bad_settings_are_named(kind, settings, message):
         kind(**settings)
 
 
-def test_rloo_with_one_answer_a_prompt_is_refused_before_anything_is_loaded():
-    with pytest.raises(ValueError, match=r"sampling\.samples is 1, wanted at least 2"):
-        module(estimator="rloo", sampling=Sampling(samples=1))
+@pytest.mark.parametrize(
+    ("estimator", "sampling", "message"),
+    [
+        ("rloo", Sampling(samples=1), r"sampling\.samples is 1, wanted at least 2"),
+        ("grpo", Sampling(samples=1), r"sampling\.samples is 1, wanted at least 2"),
+        ("rloo", Sampling(epochs=2), r"sampling\.epochs is 2, but rloo has no clipped ratio"),
+    ],
+)
+def test_sampling_that_an_estimator_cannot_use_is_refused(estimator, sampling, message):
+    with pytest.raises(ValueError, match=message):
+        module(estimator=estimator, sampling=sampling)
+
+
+def test_answers_are_used_for_as_many_steps_as_asked(tmp_path):
+    run = module(estimator="grpo", sampling=Sampling(4, 4, epochs=3))
+    seen = []
+    plain = run._sampled_loss
+
+    def watch(steered, rollouts):
+        loss = plain(steered, rollouts)
+        ratio = steered.tokens[torch.arange(16)[:, None], rollouts.column] - run._held.log_probs
+        seen.append((rollouts.texts, float(ratio.detach().abs().max())))
+        return loss
+
+    run._sampled_loss = watch
+    trainer(tmp_path, 6).fit(run, small_data())
+    texts = [t for t, _ in seen]
+    assert texts[0] == texts[1] == texts[2] and texts[3] == texts[4] == texts[5]
+    assert texts[0] != texts[3]
+    moved = [m for _, m in seen]
+    assert moved[0] == moved[3] == 0
+    assert all(m > 0 for m in moved[1:3] + moved[4:])
 
 
 @pytest.mark.parametrize("estimator", ["exact", "rloo"])

@@ -67,7 +67,10 @@ def test_sampled_rewards_and_gradients_are_the_expected_ones_over_all_outcomes(e
     for _ in range(repeats):
         drawn = torch.distributions.Categorical(logits=outcomes).sample((32,)).T
         chosen = with_no_option(log_probs).gather(1, drawn)
-        samples = Samples(chosen, torch.where(drawn == 3, -1, drawn), SAMPLED[estimator])
+        samples = Samples(
+            torch.where(drawn == 3, -1, drawn),
+            lambda where, rewards, chosen=chosen: SAMPLED[estimator](chosen[where], rewards),
+        )
         found, raw = gradient(log_probs, base, table, gap, samples)
         total += found.nan_to_num()
         for name, value in raw.items():
