@@ -15,7 +15,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from dso.encoding import encode
+from dso.encoding import EncodedChoice, encode
 from dso.metrics import kl_divergence, measure
 from dso.policy import Policy
 from dso.report import Result
@@ -66,6 +66,7 @@ def score_split(
     sampling: Sampling | None = None,
     seed: int = 0,
     transcript: Transcript | None = None,
+    encoded: Sequence[EncodedChoice] | None = None,
 ) -> Iterator[tuple[int, dict[float, SplitScores]]]:
     """Score the choices of one split.
 
@@ -77,12 +78,13 @@ def score_split(
         sampling: generate answers too, so many and so long.
         seed: of the generated answers.
         transcript: gets every choice with its generated answers.
+        encoded: the choices as tokens, where they are at hand.
 
     Yields:
         (choices done, scores by strength); the scores are complete in the last item and empty
         before.
     """
-    encoded = policy.encode(choices)
+    encoded = policy.encode(choices) if encoded is None else encoded
     # Prompts of similar length share a batch: less padding.
     order = sorted(range(len(encoded)), key=lambda i: encoded[i].length)
     lengths = [encoded[i].length for i in order]
@@ -129,7 +131,10 @@ def score_split(
     )
 
 
-def _that_fit(policy: Policy, choices: Sequence[Choice], split: str) -> Sequence[Choice]:
+def _that_fit(
+    policy: Policy, choices: Sequence[Choice], split: str
+) -> tuple[Sequence[Choice], list[EncodedChoice]]:
+    """The choices that the model has positions for, and the same as tokens."""
     encoded = encode(choices, policy.tokenizer, policy.end_token)
     kept = [c for c, code in zip(choices, encoded, strict=True) if policy.fits(code)]
     if len(kept) < len(choices):
@@ -142,7 +147,7 @@ def _that_fit(policy: Policy, choices: Sequence[Choice], split: str) -> Sequence
             f"{split}: all {len(choices)} choices are longer than the model's {policy.positions} "
             "positions; nothing is left to measure"
         )
-    return kept
+    return kept, [code for code in encoded if policy.fits(code)]
 
 
 def _batches(lengths: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
@@ -200,11 +205,14 @@ def evaluate(
     results: list[Result] = []
     with Progress(disable=not progress, transient=True) as bar:
         for split, asked in named.items():
-            choices = _that_fit(policy, asked, split) if skip_long else asked
+            if skip_long:
+                choices, encoded = _that_fit(policy, asked, split)
+            else:
+                choices, encoded = asked, policy.encode(asked)
             job = bar.add_task(f"evaluating {split}", total=len(choices))
             scores: dict[float, SplitScores] = {}
             for done, complete in score_split(
-                policy, choices, grid, batch_size, sampling, seed, transcript
+                policy, choices, grid, batch_size, sampling, seed, transcript, encoded
             ):
                 bar.update(job, completed=done)
                 scores = complete or scores

@@ -7,9 +7,9 @@ Source: arXiv 2512.15926, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning as L
@@ -21,16 +21,16 @@ from dso.checkpointing import checkpointed
 from dso.encoding import EncodedChoice
 from dso.loading import LOADING, Loading, load_base, load_tokenizer
 from dso.metrics import ChoiceMetrics, kl_divergence
-from dso.policy import Policy, Scores
+from dso.policy import Policy
 from dso.rewards import RunningGap
-from dso.sampling import Rollouts, Sampling, read_answers, sample_tokens
+from dso.sampling import Rollouts, Sampling
 from dso.steering import SteeringConfig, attach, soft_threshold_
 from dso.tasks.choice import Choice
 from dso.tasks.datamodule import ChoiceDataModule, EvaluationBatch, TrainBatch, TrainSteps
-from dso.training.clipped import group_advantages, grpo
 from dso.training.constraint import KLBudget, KLController
-from dso.training.estimators import CLIPPED, SAMPLED, EstimatorName
-from dso.training.objective import Objective, Samples, step_loss
+from dso.training.estimators import EstimatorName
+from dso.training.objective import Objective, step_loss
+from dso.training.rollouts import Sampler
 from dso.training.settings import GRPO, Optimisation, Steering
 
 # The defaults of SteeringModule; frozen, so that runs can share them.
@@ -42,16 +42,6 @@ KEPT_VOCABULARY = 2**13
 """Up to this size of the vocabulary the base's distributions are kept instead of recomputed."""
 KEPT_BATCH = 64
 """Choices a forward pass when they are computed."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """Sampled answers that several steps use."""
-
-    drawn: list[list[tuple[int, ...]]]
-    """Tokens of G answers to each choice."""
-    log_probs: Tensor | None = None
-    """(N, G, L) of each token when the answers were drawn."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -95,15 +85,7 @@ class SteeringModule(L.LightningModule):
         grpo: GRPO = GRPO_SETTINGS,
     ) -> None:
         super().__init__()
-        if estimator in ("rloo", "grpo") and sampling.samples < 2:
-            raise ValueError(
-                f"{estimator} compares a prompt's answers: sampling.samples is 1, wanted at least 2"
-            )
-        if sampling.epochs > 1 and estimator not in CLIPPED:
-            raise ValueError(
-                f"sampling.epochs is {sampling.epochs}, but {estimator} has no clipped ratio and "
-                f"needs fresh answers for every step; wanted 1, or an estimator of {CLIPPED}"
-            )
+        self.sampler = None if estimator == "exact" else Sampler(estimator, sampling, grpo)
         self.model_name = model
         self.steering = steering
         self.objective = objective
@@ -116,7 +98,6 @@ class SteeringModule(L.LightningModule):
         self.estimator = estimator
         self.sampling = sampling
         self.grpo = grpo
-        self._held: Held | None = None
         self.controller = KLController(self.kl)
         self.gap: RunningGap | None = None
         self._pending_gap: dict[str, Tensor] | None = None
@@ -189,8 +170,15 @@ class SteeringModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Have each batch given as often as its answers are used."""
         data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, ChoiceDataModule):
-            data.repeats = self.sampling.epochs
+        if self.sampler is None or not isinstance(data, ChoiceDataModule):
+            return
+        data.repeats = self.sampling.epochs
+        if data.repeats > 1 and self.trainer.accumulate_grad_batches > 1:
+            raise ValueError(
+                f"sampling.epochs is {data.repeats} and accumulate_grad_batches "
+                f"{self.trainer.accumulate_grad_batches}: the uses of the same answers would fall "
+                "into one update; wanted 1 of either"
+            )
 
     # -- training ---------------------------------------------------------------------------
 
@@ -211,14 +199,15 @@ class SteeringModule(L.LightningModule):
         pool = range(batch.ambiguous, len(encoded))
         table = batch.table
         rollouts = self._rollouts(batch.choices, encoded, batch_idx)
-        clipped = self.estimator in CLIPPED
         with checkpointed(self.adapted) if self.gradient_checkpointing else nullcontext():
             steered = self.policy.score(
-                encoded if rollouts is None else rollouts.encoded, pool, by_token=clipped
+                encoded if rollouts is None else rollouts.encoded,
+                pool,
+                by_token=self.sampler is not None and self.sampler.by_token,
             )
         samples = None
-        if rollouts is not None:
-            samples = Samples(rollouts.option, self._sampled_loss(steered, rollouts))
+        if rollouts is not None and self.sampler is not None:
+            samples = self.sampler.samples(steered, rollouts)
             width = table.mask.shape[1]
             own = steered.options[:, :width].masked_fill(~table.mask, -torch.inf)
             steered = replace(steered, options=own)
@@ -334,15 +323,14 @@ class SteeringModule(L.LightningModule):
         """Add the controller's and the running estimates' state."""
         checkpoint["kl_controller"] = self.controller.state_dict()
         checkpoint["running_gap"] = self.gap.state_dict() if self.gap is not None else None
-        held = self._held if self.sampling.epochs > 1 else None
-        checkpoint["held"] = None if held is None else [held.drawn, held.log_probs]
+        checkpoint["sampler"] = self.sampler.state_dict() if self.sampler is not None else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them."""
         self.controller.load_state_dict(checkpoint["kl_controller"])
         self._pending_gap = checkpoint["running_gap"]
-        held = checkpoint.get("held")
-        self._held = None if held is None else Held(held[0], held[1])
+        if self.sampler is not None:
+            self.sampler.load_state_dict(checkpoint["sampler"])
 
     # -- helpers ----------------------------------------------------------------------------
 
@@ -415,52 +403,13 @@ class SteeringModule(L.LightningModule):
     def _rollouts(
         self, choices: Sequence[Choice], encoded: Sequence[EncodedChoice], batch_idx: int
     ) -> Rollouts | None:
-        """Sampled answers of the steered model, where the estimator needs them.
-
-        A batch comes `sampling.epochs` times in a row; its answers are drawn the first time and
-        kept. The generator depends on the seed, the step and the process alone, so that a resumed
-        run draws what an uninterrupted one would.
-        """
-        if self.estimator == "exact":
+        """Sampled answers, where the estimator needs them; other ones in every process."""
+        if self.sampler is None:
             return None
-        if batch_idx % self.sampling.epochs and self._held is not None:
-            return read_answers(self.policy, choices, encoded, self._held.drawn)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, ChoiceDataModule)
-        generator = torch.Generator(self.device)
-        generator.manual_seed(
-            (data.seed * 1_000_003 + batch_idx) * self.trainer.world_size + self.global_rank
-        )
-        drawn = sample_tokens(self.policy, encoded, self.sampling, generator)
-        self._held = Held(drawn)
-        return read_answers(self.policy, choices, encoded, drawn)
-
-    def _sampled_loss(
-        self, steered: Scores, rollouts: Rollouts
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """From choices and the rewards of their answers to the estimator's loss."""
-        if self.estimator in SAMPLED:
-            log_probs = steered.options.gather(1, rollouts.column)
-            estimate = SAMPLED[self.estimator]
-            return lambda where, rewards: estimate(log_probs[where], rewards)
-        assert steered.tokens is not None and self._held is not None
-        rows = torch.arange(len(rollouts.column), device=self.device)[:, None]
-        tokens = steered.tokens[rows, rollouts.column]
-        inside = torch.arange(tokens.shape[-1], device=self.device) < rollouts.length[..., None]
-        if self._held.log_probs is None:
-            self._held = Held(self._held.drawn, tokens.detach())
-        old = self._held.log_probs
-        assert old is not None
-        return lambda where, rewards: grpo(
-            tokens[where].flatten(0, 1),
-            old[where].flatten(0, 1),
-            inside[where].flatten(0, 1),
-            group_advantages(rewards, self.grpo.scale).flatten(),
-            loss_type=self.grpo.loss_type,
-            clip_low=self.grpo.clip_low,
-            clip_high=self.grpo.clip_high,
-            max_length=self.sampling.max_new_tokens,
-        )
+        seed = (data.seed * 1_000_003 + batch_idx) * self.trainer.world_size + self.global_rank
+        return self.sampler.draw(self.policy, choices, encoded, batch_idx, seed)
 
     def _running_gap(self, occupations: int) -> RunningGap:
         if self.gap is None:

@@ -235,15 +235,16 @@ def test_sampling_that_an_estimator_cannot_use_is_refused(estimator, sampling, m
 def test_answers_are_used_for_as_many_steps_as_asked(tmp_path):
     run = module(estimator="grpo", sampling=Sampling(4, 4, epochs=3))
     seen = []
-    plain = run._sampled_loss
+    plain = run.sampler.samples
 
     def watch(steered, rollouts):
-        loss = plain(steered, rollouts)
-        ratio = steered.tokens[torch.arange(16)[:, None], rollouts.column] - run._held.log_probs
+        samples = plain(steered, rollouts)
+        held = run.sampler.held.log_probs
+        ratio = steered.tokens[torch.arange(16)[:, None], rollouts.column] - held
         seen.append((rollouts.texts, float(ratio.detach().abs().max())))
-        return loss
+        return samples
 
-    run._sampled_loss = watch
+    run.sampler.samples = watch
     trainer(tmp_path, 6).fit(run, small_data())
     texts = [t for t, _ in seen]
     assert texts[0] == texts[1] == texts[2] and texts[3] == texts[4] == texts[5]
@@ -288,3 +289,9 @@ def test_a_smaller_base_trains_a_float32_adapter(tmp_path, loading):
     assert {v.dtype for v in vectors(run).values()} == {torch.float32}
     assert all(bool(v.isfinite().all()) for v in vectors(run).values())
     assert any(bool(v.any()) for v in vectors(run).values())
+
+
+def test_answers_cannot_be_used_twice_within_one_update(tmp_path):
+    run = module(estimator="grpo", sampling=Sampling(2, 4, epochs=2))
+    with pytest.raises(ValueError, match="would fall into one update"):
+        trainer(tmp_path, 2, accumulate_grad_batches=2).fit(run, small_data())

@@ -19,7 +19,7 @@ options are letters, in an order that twins share and that all orders take in tu
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -32,7 +32,7 @@ from dso.tasks.published.bbq_rows import Item, read_item
 from dso.tasks.published.groups import stereotyped
 from dso.tasks.published.locate import files_in, find_data, rows_of
 from dso.tasks.published.mmlu import ask_letter, letter_forms
-from dso.tasks.published.parts import assemble, check_settings, part_of
+from dso.tasks.published.parts import assemble, check_settings, one_to_one, part_of
 from dso.tasks.task import Task, TaskData
 
 log = logging.getLogger(__name__)
@@ -152,13 +152,10 @@ def _choices(items: Sequence[Item]) -> tuple[list[Choice], BBQReport]:
 
 def _twins(items: Sequence[Item]) -> dict[str, str]:
     """Twin identifiers: one neg with one nonneg question of a context, in the files' order."""
-    groups: dict[object, dict[str, list[str]]] = defaultdict(lambda: {"neg": [], "nonneg": []})
-    for item in items:
-        groups[item.twin_key][item.polarity].append(item.id)
+    members = ((item.twin_key, item.polarity == "nonneg", item.id) for item in items)
     twins = {}
-    for group in groups.values():
-        for neg, nonneg in zip(group["neg"], group["nonneg"], strict=False):
-            twins[neg] = twins[nonneg] = f"{neg}-{nonneg}"
+    for neg, nonneg in one_to_one(members):
+        twins[neg] = twins[nonneg] = f"{neg}-{nonneg}"
     return twins
 
 

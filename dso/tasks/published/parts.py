@@ -16,11 +16,15 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from dso.tasks.choice import Choice, Part, twin_pairs
 from dso.tasks.coreference import EVALUATION_SEED, mixture
 from dso.tasks.task import Task, TaskData
+
+Member = TypeVar("Member")
 
 TRAIN, VALIDATION = 0.3, 0.1
 """Shares of the parts; the rest is the test part."""
@@ -36,6 +40,19 @@ def part_of(key: str) -> Part:
     if share < TRAIN:
         return "train"
     return "validation" if share < TRAIN + VALIDATION else "test"
+
+
+def one_to_one(members: Iterable[tuple[object, bool, Member]]) -> Iterator[tuple[Member, Member]]:
+    """Pairs of one member of either side with the same key, each member once, in their order.
+
+    Args:
+        members: (key, which side, member) each.
+    """
+    groups: dict[object, tuple[list[Member], list[Member]]] = defaultdict(lambda: ([], []))
+    for key, side, member in members:
+        groups[key][side].append(member)
+    for one, other in groups.values():
+        yield from zip(one, other, strict=False)
 
 
 def draw(choices: Sequence[Choice], count: int | None, rng: random.Random) -> list[Choice]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from dso.tasks.coreference import DEFAULT_FORMS, options_for, person
 from dso.tasks.files.rows import Problems, Row
 from dso.tasks.occupations import BY_NAME, Gender, side
 from dso.tasks.published.locate import files_in, find_data, rows_of, text_of
-from dso.tasks.published.parts import assemble, check_settings, part_of
+from dso.tasks.published.parts import assemble, check_settings, one_to_one, part_of
 from dso.tasks.published.winobias import PRONOUN_GENDER, QUESTION
 from dso.tasks.task import Task, TaskData
 
@@ -206,13 +206,10 @@ def _mention(name: str, text: str) -> int | None:
 
 def _twins(sentences: Iterable[Sentence]) -> dict[int, str]:
     """Twin identifiers by row number: one male with one female sentence, in the file's order."""
-    groups: dict[object, dict[Gender, list[int]]] = defaultdict(lambda: {"male": [], "female": []})
-    for sentence in sentences:
-        groups[sentence.twin_key][sentence.gender].append(sentence.number)
+    members = ((s.twin_key, s.gender == "female", s.number) for s in sentences)
     twins = {}
-    for group in groups.values():
-        for male, female in zip(group["male"], group["female"], strict=False):
-            twins[male] = twins[female] = f"synthbias-{male}-{female}"
+    for male, female in one_to_one(members):
+        twins[male] = twins[female] = f"synthbias-{male}-{female}"
     return twins
 
 
