@@ -63,7 +63,7 @@ def train(
         limit_val_batches=0,
     )
     trainer.fit(module, data)
-    return module, recipe(trainer, module)
+    return module, recipe(module, data, trainer.global_step)
 
 
 def demo(

@@ -2,12 +2,15 @@
 
 A form is tokenised together with its prompt, as the model would have written it, and on its own
 only where the tokenizer merges across the border.
+
+A choice can be a *blend* with another one of the same lengths, token by token: between what its
+tokens embed to and what the other's do, a share of the way (`dso.policy` does the arithmetic).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from jinja2 import TemplateError
@@ -32,11 +35,68 @@ class EncodedChoice:
     """Number of options."""
     answer: tuple[int, ...]
     """Token ids of the right option's first form; of the first option where none is right."""
+    blend: Blend | None = None
+    """What it is mixed with, made by `blended`; None: nothing."""
 
     @property
     def length(self) -> int:
         """Tokens of the prompt with its longest form."""
         return len(self.prompt) + max(len(tokens) for _, tokens in self.forms)
+
+    @property
+    def other(self) -> EncodedChoice:
+        """The choice it is mixed with; itself where it is not."""
+        return self if self.blend is None else self.blend.other
+
+    @property
+    def share(self) -> float:
+        """How much of `other` is in it, in [0, 1]; 0 where it is not mixed."""
+        return 0.0 if self.blend is None else self.blend.share
+
+
+@dataclass(frozen=True)
+class Blend:
+    """The other part of a mixed choice.
+
+    Raises:
+        ValueError: a share outside [0, 1], or an `other` that is mixed itself.
+    """
+
+    other: EncodedChoice
+    """A choice with as many tokens in its prompt and in every form."""
+    share: float
+    """How much of it: 0 is the choice itself, 1 the other."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"the share of {self.other.id!r} is {self.share}; wanted 0 to 1")
+        if self.other.blend is not None:
+            raise ValueError(f"{self.other.id!r} is a blend already; mix choices that are not")
+
+
+def blended(encoded: EncodedChoice, other: EncodedChoice, share: float) -> EncodedChoice | None:
+    """The choice mixed, token by token, with a share of another one.
+
+    Where both have the same token the mixture is that token, so nothing has to say which positions
+    are meant.
+
+    Args:
+        encoded: what is mixed; a blend that it has is replaced.
+        other: not a blend.
+        share: of the other, in [0, 1].
+
+    Returns:
+        None where the two cannot be mixed: their prompts differ in length, or their forms, in
+        their order, are not of the same options and lengths.
+
+    Raises:
+        ValueError: as `Blend`.
+    """
+    shapes = [
+        (len(choice.prompt), [(option, len(tokens)) for option, tokens in choice.forms])
+        for choice in (encoded, other)
+    ]
+    return replace(encoded, blend=Blend(other, share)) if shapes[0] == shapes[1] else None
 
 
 def render(choice: Choice, tokenizer: PreTrainedTokenizerBase) -> str:

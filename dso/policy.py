@@ -6,14 +6,21 @@ All choices of a batch share one forward pass over their prompts (left-padded). 
 needs nothing more; longer forms continue from the prompt's key-value cache, so a prompt is never
 encoded twice. The base model is the same weights with the strength at zero.
 
-Source: arXiv 2512.15926, section 4; the summed surface forms are an addition.
+A *blend* of x and y with x' and y' (`EncodedChoice.blend`), the share λ of the other, is scored at
+the embeddings (1 - λ) E[x_t] + λ E[x'_t], those of the answer's own tokens as well, and
+
+    log p(s_t) = (1 - λ) log p(s_t | ...) + λ log p(s'_t | ...)
+
+which is what an answer token has whose row of a linear output layer is mixed in the same way.
+
+Source: arXiv 2512.15926, section 4; the summed surface forms and the blends are additions.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +80,9 @@ class Policy:
         self.model = model
         self.tokenizer = tokenizer
         self.end_token = end_token
+        self.anyone: Callable[[bool], bool] = bool
+        """Whether something holds here or, of a model that is spread over processes, in any of
+        them: each of its forward passes takes them all."""
         pad = tokenizer.pad_token_id
         if pad is None:
             pad = tokenizer.eos_token_id
@@ -145,6 +155,11 @@ class Policy:
     def vocabulary(self) -> int:
         """How many tokens the model's distributions range over."""
         return int(_unwrapped(self.model).get_output_embeddings().weight.shape[0])
+
+    @property
+    def synced(self) -> bool:
+        """Whether the model is spread over processes."""
+        return self.anyone is not bool
 
     @property
     def steered(self) -> bool:
@@ -222,38 +237,61 @@ class Policy:
 
         Raises:
             ValueError: an empty batch; a strength per row where gradients are wanted through
-                gradient checkpointing.
+                gradient checkpointing; blends of which distributions or each token's
+                log-probability are wanted, or that the model cannot take.
         """
         if not batch:
             raise ValueError("there are no choices to score; the batch is empty")
         ids, mask = self.left_pad([choice.prompt for choice in batch])
-        longer = any(len(tokens) > 1 for choice in batch for _, tokens in choice.forms)
-        share = longer and not recomputes(self.model)
-        output = self.forward(ids, mask, keep=1, use_cache=share)
-        first = output.logits[:, -1].float().log_softmax(-1)
+        shares = embeds = None
+        if any(choice.blend is not None for choice in batch):
+            self._check_blends(batch, distributions, by_token)
+            shares = torch.tensor([choice.share for choice in batch], device=self.device)
+            embeds = self._mixed(ids, self.left_pad([c.other.prompt for c in batch])[0], shares)
         plan = _plan(batch)
-        rows, options, slots, heads = torch.tensor(plan.entries, device=first.device).T
+        if self.anyone(bool(plan.tails)) and not plan.tails:
+            # Others have a second pass, and need this process for it: it adds to no form.
+            head, other = plan.entries[0][3:]
+            plan.tails[0, (head, head), (other, other)] = []
+        share = bool(plan.tails) and not recomputes(self.model)
+        output = self.forward(ids, mask, keep=1, use_cache=share, embeds=embeds)
+        first = output.logits[:, -1].float().log_softmax(-1)
+        rows, options, slots, heads, others = torch.tensor(plan.entries, device=first.device).T
         score = first[rows, heads]
+        if shares is not None:
+            mixed = torch.lerp(score, first[rows, others], shares[rows])
+            score = torch.where(heads == others, score, mixed)
         pieces = [score[:, None]]
         wanted = torch.tensor(list(distributions), dtype=torch.long, device=first.device)
         full, full_rows = [first[wanted]], [wanted]
         if plan.tails:
             keys = list(plan.tails)
             cache = output.past_key_values if share else None
-            tail, targets = self._tail(batch, keys, cache, mask)
+            tail, targets, others = self._tail(batch, keys, cache, mask, shares)
             inside = targets >= 0
             picked = tail.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+            if shares is not None:
+                there = tail.gather(-1, others.clamp(min=0)[..., None])[..., 0]
+                weights = shares[[row for row, _, _ in keys]][:, None]
+                mixed = torch.lerp(picked, there, weights)
+                picked = torch.where(targets == others, picked, mixed)
             sums = picked.masked_fill(~inside, 0).sum(-1)
             source = [n for n, key in enumerate(keys) for _ in plan.tails[key]]
-            places = [place for key in keys for place in plan.tails[key]]
-            score = score.index_add(0, torch.tensor(places, device=score.device), sums[source])
+            places = torch.tensor(
+                [place for key in keys for place in plan.tails[key]],
+                dtype=torch.long,
+                device=score.device,
+            )
+            score = score.index_add(0, places, sums[source])
             if by_token:
                 behind = picked.masked_fill(~inside, 0)[source]
                 empty = behind.new_zeros(len(score), behind.shape[1])
-                pieces.append(empty.index_add(0, torch.tensor(places, device=score.device), behind))
+                pieces.append(empty.index_add(0, places, behind))
             chosen = set(distributions)
             answers = [
-                n for n, (r, tokens) in enumerate(keys) if r in chosen and tokens == batch[r].answer
+                n
+                for n, (r, tokens, _) in enumerate(keys)
+                if r in chosen and tokens == batch[r].answer
             ]
             for n in answers:
                 full.append(tail[n][inside[n]])
@@ -275,32 +313,73 @@ class Policy:
     def _tail(
         self,
         batch: Sequence[EncodedChoice],
-        keys: Sequence[tuple[int, tuple[int, ...]]],
+        keys: Sequence[_Tail],
         cache: Any,
         mask: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+        shares: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities (C, L, V) after the first token of C (row, form)s, and targets (C, L).
 
-        A target of -1 is padding.
+        A target of -1 is padding. The third are the targets of what the rows are mixed with.
         """
-        rows = torch.tensor([row for row, _ in keys], device=mask.device)
-        inputs = [torch.tensor(tokens[:-1], device=mask.device) for _, tokens in keys]
-        nexts = [torch.tensor(tokens[1:], device=mask.device) for _, tokens in keys]
-        ids = pad_sequence(inputs, batch_first=True, padding_value=self.pad_id)
-        targets = pad_sequence(nexts, batch_first=True, padding_value=-1)
+        rows = torch.tensor([row for row, _, _ in keys], device=mask.device)
+
+        def padded(sequences: list[tuple[int, ...]], value: int) -> Tensor:
+            tensors = [torch.tensor(tokens, device=mask.device) for tokens in sequences]
+            return pad_sequence(tensors, batch_first=True, padding_value=value)
+
+        ids = padded([tokens[:-1] for _, tokens, _ in keys], self.pad_id)
+        targets = padded([tokens[1:] for _, tokens, _ in keys], -1)
         tail_mask = (targets >= 0).to(mask.dtype)
         width = ids.shape[1]
+        others = targets
+        if shares is not None:
+            other_ids = padded([tokens[:-1] for _, _, tokens in keys], self.pad_id)
+            others = padded([tokens[1:] for _, _, tokens in keys], -1)
+        whole, full = ids, mask[rows]
+        if cache is not None:
+            cache.batch_select_indices(rows)
+        else:
+            prompts, full = self.left_pad([batch[row].prompt for row, _, _ in keys])
+            whole = torch.cat([prompts, ids], dim=1)
+            if shares is not None:
+                prompts, _ = self.left_pad([batch[row].other.prompt for row, _, _ in keys])
+                other_ids = torch.cat([prompts, other_ids], dim=1)
+        full = torch.cat([full, tail_mask], dim=1)
+        embeds = None if shares is None else self._mixed(whole, other_ids, shares[rows])
         with self.rows(rows):
-            if cache is not None:
-                cache.batch_select_indices(rows)
-                full = torch.cat([mask[rows], tail_mask], dim=1)
-                logits = self.forward(ids, full, keep=width, cache=cache).logits
-            else:
-                prompts, prompt_mask = self.left_pad([batch[row].prompt for row, _ in keys])
-                full = torch.cat([prompt_mask, tail_mask], dim=1)
-                whole = torch.cat([prompts, ids], dim=1)
-                logits = self.forward(whole, full, keep=width).logits
-        return logits[:, -width:].float().log_softmax(-1), targets
+            output = self.forward(whole, full, keep=width, cache=cache, embeds=embeds)
+        return output.logits[:, -width:].float().log_softmax(-1), targets, others
+
+    def _mixed(self, ids: Tensor, others: Tensor, shares: Tensor) -> Tensor:
+        """(B, T, H) the embeddings of (B, T) ids, each row a share of the way to the others'."""
+        embed = _unwrapped(self.model).get_input_embeddings()
+        own, there = embed(ids), embed(others)
+        # Where both are the same token the difference is 0, so that nothing is rounded.
+        mixed: Tensor = torch.lerp(own.float(), there.float(), shares[:, None, None])
+        return mixed.to(own.dtype)
+
+    def _check_blends(
+        self, batch: Sequence[EncodedChoice], distributions: Sequence[int], by_token: bool
+    ) -> None:
+        """Refuse what cannot be said of blends, and models they cannot be put to."""
+        if by_token:
+            raise ValueError(
+                "the log-probability of each token was asked of a batch with blends; blends are "
+                "for the exact estimator, so score the choices as they are"
+            )
+        asked = [batch[row].id for row in distributions if batch[row].blend is not None]
+        if asked:
+            raise ValueError(
+                f"next-token distributions were asked of {len(asked)} blends, {asked[0]!r} the "
+                "first; they are the distributions of no text, so ask for unblended rows only"
+            )
+        config = _unwrapped(self.model).config.get_text_config(decoder=True)
+        if getattr(config, "hidden_size_per_layer_input", None):
+            raise ValueError(
+                f"{config.model_type} looks every token up again in each block, so that a prompt "
+                "is more than its input embeddings; train it without virtual occupations"
+            )
 
     def rows(self, rows: Tensor) -> AbstractContextManager[None]:
         """Context: the strengths of the rows selected, where each row of the batch has its own."""
@@ -325,7 +404,14 @@ class Policy:
         return ids.to(self.device), mask.to(self.device)
 
     def forward(
-        self, ids: Tensor, mask: Tensor, *, keep: int, use_cache: bool = False, cache: Any = None
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        keep: int,
+        use_cache: bool = False,
+        cache: Any = None,
+        embeds: Tensor | None = None,
     ) -> Any:
         """One forward pass of the model, positions counted from each row's first real token.
 
@@ -335,8 +421,13 @@ class Policy:
             keep: for how many of the last positions logits are wanted.
             use_cache: keep the keys and values.
             cache: of an earlier pass.
+            embeds: (B, T, H) input embeddings, in place of those of `ids`.
         """
-        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        arguments: dict[str, Any] = {"attention_mask": mask}
+        if embeds is None:
+            arguments["input_ids"] = ids
+        else:
+            arguments["inputs_embeds"] = embeds
         if self._takes_positions:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
             arguments["position_ids"] = positions[:, -ids.shape[1] :]
@@ -352,23 +443,28 @@ def _unwrapped(model: Any) -> Any:
     return model.get_base_model() if getattr(model, "peft_config", None) is not None else model
 
 
+_Tail = tuple[int, tuple[int, ...], tuple[int, ...]]
+"""A row, and a form of it as tokens: its own, and of what it is mixed with (its own, where not)."""
+
+
 @dataclass(frozen=True)
 class _Plan:
     """Where every form of a batch goes."""
 
-    entries: list[tuple[int, int, int, int]]
-    """(row, option, running number of the form within the option, first token) of every form."""
-    tails: dict[tuple[int, tuple[int, ...]], list[int]]
-    """(row, tokens) of the forms longer than one token -> their positions in `entries`."""
+    entries: list[tuple[int, int, int, int, int]]
+    """(row, option, running number of the form within the option, first token, the first token of
+    what the row is mixed with) of every form."""
+    tails: dict[_Tail, list[int]]
+    """The forms longer than one token -> their positions in `entries`."""
 
 
 def _plan(batch: Sequence[EncodedChoice]) -> _Plan:
     plan = _Plan([], {})
     for row, choice in enumerate(batch):
         counts = [0] * choice.options
-        for option, tokens in choice.forms:
+        for (option, tokens), (_, others) in zip(choice.forms, choice.other.forms, strict=True):
             if len(tokens) > 1:
-                plan.tails.setdefault((row, tokens), []).append(len(plan.entries))
-            plan.entries.append((row, option, counts[option], tokens[0]))
+                plan.tails.setdefault((row, tokens, others), []).append(len(plan.entries))
+            plan.entries.append((row, option, counts[option], tokens[0], others[0]))
             counts[option] += 1
     return plan

@@ -1,21 +1,29 @@
 """Sampled answers: generate from the policy itself, read what the texts mean, score them again.
 
-Answers are drawn from the model's own distribution: temperature 1, nothing cut off, nothing
-penalised, so that log pi of what was drawn is what an estimator needs. A prompt is encoded once and
-its key-value cache shared by all its answers. A text that means no option is "unparsed"; it is
-counted and never dropped.
+Answers are drawn by transformers' `generate` from the model's own distribution: temperature 1,
+nothing cut off, nothing penalised, so that log pi of what was drawn is what an estimator needs. The
+settings a model brings for its chats (its `generation_config`) are out of force meanwhile. A prompt
+is encoded once and its key-value cache shared by all its answers. A text that means no option is
+"unparsed"; it is counted and never dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dso.encoding import EncodedChoice
 from dso.policy import Policy
+from dso.steering.backbone import unwrap
 from dso.tasks.choice import Choice
 from dso.tasks.parsing import parse_answer
 
@@ -70,6 +78,8 @@ def sample_tokens(
     batch: Sequence[EncodedChoice],
     sampling: Sampling,
     generator: torch.Generator,
+    *,
+    synced: bool = False,
 ) -> list[list[tuple[int, ...]]]:
     """Answers as tokens, the end token included where the model gave one.
 
@@ -77,39 +87,181 @@ def sample_tokens(
         policy: at the strength that is set; in eval mode.
         batch: N encoded choices.
         sampling: how many answers, and how long.
-        generator: on the policy's device.
+        generator: all that the answers depend on by chance; torch's global random numbers are
+            neither used nor moved on.
+        synced: go on with forward passes until every process has its answers, as a model whose
+            weights are sharded over the processes needs; all of them must call.
 
     Returns:
         For every choice its `samples` answers.
+
+    Raises:
+        ValueError: the model is in train mode.
     """
-    ends = torch.tensor(sorted(policy.end_ids), dtype=torch.long, device=policy.device)
+    model = unwrap(policy.model)
+    if any(module.training for module in model.modules()):
+        raise ValueError(
+            "answers were to be sampled from a model in train mode, whose dropout would change its "
+            "distribution; call `policy.model.eval()` first"
+        )
+    ends, copies = policy.end_ids, sampling.samples
     ids, mask = policy.left_pad([choice.prompt for choice in batch])
-    output = policy.forward(ids, mask, keep=1, use_cache=True)
-    cache = output.past_key_values
-    cache.batch_repeat_interleave(sampling.samples)
-    logits = output.logits[:, -1].repeat_interleave(sampling.samples, dim=0)
-    mask = mask.repeat_interleave(sampling.samples, dim=0)
-    origin = torch.arange(len(batch), device=ids.device).repeat_interleave(sampling.samples)
-    answers: list[list[int]] = [[] for _ in range(len(origin))]
-    alive = torch.arange(len(origin), device=ids.device)
-    for length in range(1, sampling.max_new_tokens + 1):
-        drawn = torch.multinomial(logits.float().softmax(-1), 1, generator=generator)
-        for row, token in zip(alive.tolist(), drawn[:, 0].tolist(), strict=True):
-            answers[row].append(token)
-        going = (~torch.isin(drawn[:, 0], ends)).nonzero()[:, 0]
-        if len(going) == 0 or length == sampling.max_new_tokens:
-            break
-        if len(going) < len(alive):
-            # Only the answers that go on are computed further.
-            cache.batch_select_indices(going)
-            drawn, mask, alive = drawn[going], mask[going], alive[going]
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-        with policy.rows(origin[alive]):
-            logits = policy.forward(drawn, mask, keep=1, cache=cache).logits[:, -1]
-    return [
-        [tuple(answers[row * sampling.samples + g]) for g in range(sampling.samples)]
-        for row in range(len(batch))
-    ]
+    rows = torch.arange(len(batch), device=ids.device).repeat_interleave(copies)
+    cache = _shareable_cache(model)
+    if cache is not None and ids.shape[1] == 1:
+        # A masked column in front leaves something to encode before the last token.
+        ids, mask = pad(ids, (1, 0), value=policy.pad_id), pad(mask, (1, 0))
+    settings = own_distribution(sampling.max_new_tokens, ends, policy.pad_id)
+    with _random_numbers(policy.device, generator):
+        if cache is not None:
+            # The prompts without their last tokens. That generate itself encodes them keeps the
+            # model's way of counting positions; the token it draws is not used. One pass in every
+            # process: there is nothing to wait for. Without a padding token generate does not take
+            # a prompt of one token, of which nothing is left here, for padded on the right.
+            one = own_distribution(1, frozenset(), None)
+            _generate(policy, ids[:, :-1], mask[:, :-1], one, cache, synced=False)
+            cache.batch_repeat_interleave(copies)
+        with policy.rows(rows):
+            out = _generate(policy, ids[rows], mask[rows], settings, cache, synced)
+    answers = [_through_end(tokens, ends) for tokens in out[:, ids.shape[1] :].tolist()]
+    return [answers[start : start + copies] for start in range(0, len(answers), copies)]
+
+
+def _generate(
+    policy: Policy,
+    ids: Tensor,
+    mask: Tensor,
+    settings: GenerationConfig,
+    cache: DynamicCache | None,
+    synced: bool,
+) -> Tensor:
+    """(B, T + L) the prompts `ids` (B, T) and what was drawn behind them; `cache` is added to."""
+    arguments: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
+    model = unwrap(policy.model)
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        # Said rather than left to the model: Qwen's VLMs would remember those of the last batch.
+        arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    with _in_force(model, settings):
+        tokens: Tensor = policy.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=settings,
+            synced_gpus=synced,
+            **arguments,
+        )
+    return tokens
+
+
+def own_distribution(
+    max_new_tokens: int, ends: frozenset[int], padding: int | None
+) -> GenerationConfig:
+    """Settings of `generate` that draw from softmax(logits) and from nothing else.
+
+    Args:
+        max_new_tokens: the longest answer.
+        ends: tokens that end one.
+        padding: what stands behind the end of the shorter ones.
+    """
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=padding,
+        # One sequence a row, drawn token by token.
+        do_sample=True,
+        num_beams=1,
+        num_return_sequences=1,
+        early_stopping=False,
+        length_penalty=1.0,
+        prompt_lookup_num_tokens=None,
+        assistant_early_exit=None,
+        use_mtp=None,
+        # Nothing sharpened and nothing cut off; a top_k left unset would be 50.
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        min_p=None,
+        top_h=None,
+        typical_p=1.0,
+        epsilon_cutoff=0.0,
+        eta_cutoff=0.0,
+        # Nothing penalised, forbidden, forced or favoured.
+        repetition_penalty=1.0,
+        encoder_repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        encoder_no_repeat_ngram_size=0,
+        bad_words_ids=None,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+        forced_bos_token_id=None,
+        forced_eos_token_id=None,
+        sequence_bias=None,
+        exponential_decay_length_penalty=None,
+        guidance_scale=None,
+        watermarking_config=None,
+        token_healing=False,
+        remove_invalid_values=False,
+        renormalize_logits=False,
+        # No end but an end token or the length.
+        min_length=None,
+        min_new_tokens=None,
+        max_time=None,
+        stop_strings=None,
+        # Tokens alone are returned; the cache is the plain one.
+        return_dict_in_generate=False,
+        output_scores=False,
+        output_logits=False,
+        output_attentions=False,
+        output_hidden_states=False,
+        use_cache=True,
+        cache_implementation=None,
+        prefill_chunk_size=None,
+        disable_compile=True,
+    )
+
+
+@contextmanager
+def _in_force(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
+    """Context: `settings` are the model's own, from which generate takes whatever a caller leaves
+    unset, None included."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+@contextmanager
+def _random_numbers(device: torch.device, generator: torch.Generator) -> Iterator[None]:
+    """Context: torch's global random numbers are those of a seed drawn from `generator`.
+
+    generate takes no generator. Only the CPU's and this device's are exchanged: `torch.manual_seed`
+    would move on those of every other device too.
+    """
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    others = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(others, device_type=device.type):
+        torch.default_generator.manual_seed(seed)
+        for other in others:
+            state = torch.Generator(other).manual_seed(seed).get_state()
+            torch.get_device_module(other).set_rng_state(state, other)
+        yield
+
+
+def _shareable_cache(model: PreTrainedModel) -> DynamicCache | None:
+    """An empty cache, where all that the model caches can be repeated for a prompt's answers.
+
+    Recurrent states, as of linear attention, are not repeated by transformers: None.
+    """
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+    return cache if plain else None
+
+
+def _through_end(tokens: list[int], ends: frozenset[int]) -> tuple[int, ...]:
+    """The tokens up to the first end token, that one included; all where there is none."""
+    length = next((n for n, token in enumerate(tokens, 1) if token in ends), len(tokens))
+    return tuple(tokens[:length])
 
 
 def sample_answers(

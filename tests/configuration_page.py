@@ -15,7 +15,18 @@ from docstring_parser import parse_from_object
 from dso.loading import Loading
 from dso.sampling import Sampling
 from dso.tasks import TASKS, ChoiceDataModule
-from dso.training import GRPO, KLBudget, Objective, Optimisation, Steering, SteeringModule
+from dso.training import (
+    GRPO,
+    PPO,
+    Custom,
+    KLBudget,
+    Objective,
+    Optimisation,
+    Schedule,
+    Steering,
+    SteeringModule,
+)
+from dso.training.trl_backend import TRL
 
 PAGE = Path("docs/configuration.md")
 GROUPS = {
@@ -26,7 +37,9 @@ GROUPS = {
     "optimisation": Optimisation,
     "sampling": Sampling,
     "grpo": GRPO,
+    "ppo": PPO,
 }
+ENTRIES = {"custom_rewards and custom_terms": Custom, "schedules": Schedule}
 INTRODUCTION = """\
 # Every field of a configuration
 
@@ -55,6 +68,8 @@ def table(kind: type[Any], prefix: str, leave_out: tuple[str, ...] = ()) -> str:
         if not meanings.get(name):
             raise ValueError(f"{kind.__name__}.{name} is not described in a docstring")
         default = parameter.default
+        if default is not parameter.empty and "factory" in type(default).__name__.lower():
+            default = {}  # the only factory in use
         shown = "needed" if default is parameter.empty else f"`{_plain(default)}`"
         meaning = meanings[name].replace("|", "\\|")
         lines.append(f"| `{prefix}{name}` | {shown} | {meaning} |")
@@ -76,6 +91,13 @@ def render() -> str:
     for name, kind in GROUPS.items():
         assert dataclasses.is_dataclass(kind)
         parts += [f"\n### model.{name}\n", table(kind, f"model.{name}.")]
+    for name, kind in ENTRIES.items():
+        parts += [f"\n### an entry of model.objective.{name}\n", table(kind, "")]
+    parts += [
+        "\n## backend\n",
+        "`backend` is `lightning`, our own loop, or `trl`, whose GRPO and RLOO trainers it runs.\n",
+        table(TRL, "trl."),
+    ]
     parts += ["\n## data\n", table(ChoiceDataModule, "data.")]
     for kind in sorted(set(TASKS.values()), key=lambda kind: kind.__name__):
         summary = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")

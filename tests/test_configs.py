@@ -11,7 +11,7 @@ from tests.organism import organism
 from tests.tasks.published.public_files import write_mmlu, write_synthbias
 
 PAPER_ROWS = sorted(Path("configs").glob("*-synthbias.yaml"))
-OTHERS = sorted(set(Path("configs").glob("*.yaml")) - set(PAPER_ROWS))
+OTHERS = sorted(set(Path("configs").rglob("*.yaml")) - set(PAPER_ROWS))
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)

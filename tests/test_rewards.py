@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from dso.rewards import RunningGap, capability, parity
+from dso.rewards import RunningGap, abstention, capability, parity, per_sample_parity
 from dso.tasks import Choice, ChoiceTable, Option, tabulate
 
 MEN = ("guard", "sheriff", "driver")
@@ -100,23 +102,46 @@ def test_only_the_sign_of_the_gap_counts():
     assert parity(table, torch.zeros(6)).eq(0).all()
 
 
-@pytest.mark.parametrize("abstention", [0.0, 1.0, -0.5])
-def test_an_abstention_has_the_reward_asked_for(abstention):
+def test_taking_no_side_has_no_parity_reward_and_is_an_abstention():
     table = balanced(abstain=True)
     gap = gaps(table, answers(table))
-    reward = parity(table, gap, abstention)
-    assert reward[:, 2].eq(abstention).all()
+    reward = parity(table, gap)
+    assert reward[:, 2].eq(0).all()
     assert torch.equal(reward[:, :2], parity(balanced(), gap))
+    assert abstention(table).tolist() == [[0, 0, 1]] * len(table)
+    assert abstention(balanced()).eq(0).all()
 
 
-@pytest.mark.parametrize("abstention", [0.0, 1.0])
-def test_choices_with_a_right_answer_have_no_parity_reward(abstention):
+def test_choices_with_a_right_answer_and_options_that_are_not_there_have_no_reward():
     options = (Option("x", side="pro"), Option("y", side="anti"), Option("z"))
     right = Choice(id="r", kind="unambiguous", prompt="Who?", options=options, truth=0)
     wide = one("w", "guard", "nurse", both=True, abstain=False, swap=False)
     table = tabulate([right, wide])
-    reward = parity(table, torch.tensor([1.0, 1.0]), abstention)
-    assert reward.tolist() == [[0, 0, 0], [-1, 1, 0]]
+    assert parity(table, torch.tensor([1.0, 1.0])).tolist() == [[0, 0, 0], [-1, 1, 0]]
+    log_probs = torch.tensor([[0.7, 0.2, 0.1], [0.75, 0.25, 0.0]]).log()
+    reward = per_sample_parity(log_probs, table)
+    torch.testing.assert_close(reward, torch.tensor([[0.0, 0, 0], [-0.5, 0.5, 0]]))
+    assert abstention(table).eq(0).all()
+
+
+# -- parity per sample --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("abstain", [False, True])
+def test_the_gradient_of_the_reward_per_sample_is_that_of_the_squared_difference(abstain):
+    table = balanced(abstain=abstain)
+    log_probs = torch.randn(table.mask.shape, dtype=torch.float64, requires_grad=True)
+
+    def gradient(make) -> torch.Tensor:
+        p = log_probs.softmax(-1)
+        return torch.autograd.grad(make(p, (p * table.side).sum(-1)).sum(), log_probs)[0]
+
+    reward = per_sample_parity(log_probs, table)
+    assert not reward.requires_grad
+    expected = gradient(lambda p, d: -(d**2) / 2)
+    torch.testing.assert_close(gradient(lambda p, d: (p * reward).sum(-1)), expected)
+    shifted = per_sample_parity(log_probs - 3, table)  # only the distribution over options counts
+    torch.testing.assert_close(shifted, reward)
 
 
 # -- the capability reward ----------------------------------------------------------------------
@@ -141,11 +166,9 @@ def slices(table: ChoiceTable, probabilities: torch.Tensor, size: int):
     """Parts of the data, in a random order, without their pairs."""
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(2))
     for rows in order.split(size):
-        part = ChoiceTable(
-            table.mask[rows], table.side[rows], table.truth[rows], table.first[rows],
-            table.kind[rows], table.occupation[rows], table.occupation_names, table.pairs[:0],
-        )  # fmt: skip
-        yield part, probabilities[rows]
+        names = ("mask", "side", "group", "truth", "first", "kind", "occupation")
+        part = {name: getattr(table, name)[rows] for name in names}
+        yield replace(table, **part, pairs=table.pairs[:0]), probabilities[rows]
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.95])
@@ -212,7 +235,8 @@ def test_a_restored_running_gap_goes_on_alike():
 
 def test_a_state_of_other_data_is_refused():
     running = RunningGap(6)
-    with pytest.raises(ValueError, match="estimates of 5 occupations, the data has 6"):
+    wanted = "estimates of 5 occupations and 2 groups, the data has 6 occupations and 2 groups"
+    with pytest.raises(ValueError, match=wanted):
         running.load_state_dict(RunningGap(5).state_dict())
 
 

@@ -21,6 +21,7 @@ from dso.metrics.parity import (
     per_sample_parity,
     pro_minus_anti,
     stereotype_gap,
+    total_variation,
 )
 from dso.metrics.position import first_preference, position_bias, position_shift
 from dso.metrics.weighting import weighted_mean
@@ -50,5 +51,6 @@ __all__ = [
     "pro_minus_anti",
     "sampled_answers",
     "stereotype_gap",
+    "total_variation",
     "weighted_mean",
 ]

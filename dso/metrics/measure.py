@@ -3,10 +3,11 @@
 From the model's log-probabilities of the options (N, K), -inf for padding, and the table of the
 choices. Each metric is computed on the choices it is about:
 
-    per_occupation_bias, stereotype_gap, abstention,       ambiguous
+    per_occupation_bias, stereotype_gap, abstention,       ambiguous, with sides
     per_sample_parity
-    position_bias                                          ambiguous, with a first option
-    flip_rate                                              twin pairs of ambiguous choices
+    total_variation                                        ambiguous, of groups without sides
+    position_bias                                          with sides and a first option
+    flip_rate                                              twin pairs with sides
     position_shift                                         the same, given the base model too
     unambiguous_accuracy, gender_needed_accuracy,          of that kind
     capability
@@ -39,7 +40,13 @@ from dso.metrics.answers import (
     sampled_answers,
 )
 from dso.metrics.intervals import Clusters, bootstrap_intervals, cluster_by_occupation
-from dso.metrics.parity import flip_rate, per_occupation_bias, per_sample_parity, stereotype_gap
+from dso.metrics.parity import (
+    flip_rate,
+    per_occupation_bias,
+    per_sample_parity,
+    stereotype_gap,
+    total_variation,
+)
 from dso.metrics.position import first_preference, position_bias, position_shift
 from dso.metrics.weighting import weighted_mean
 from dso.tasks.table import ChoiceTable
@@ -191,14 +198,18 @@ def _groups(
     """The figures that apply, for each of the estimates in `answers`."""
     groups = []
     ambiguous = table.of_kind("ambiguous")
-    if bool(ambiguous.any()):
-        groups.append(_bias_group(answers, table, ambiguous.nonzero().squeeze(1)))
+    sided = ambiguous & table.with_sides()
+    if bool(sided.any()):
+        groups.append(_bias_group(answers, table, sided.nonzero().squeeze(1)))
+    of_groups = ambiguous & ~sided
+    if bool(of_groups.any()):
+        groups.append(_variation_group(answers, table, of_groups.nonzero().squeeze(1)))
     for kind, metric in _ACCURACIES.items():
         rows = table.of_kind(kind).nonzero().squeeze(1)
         if rows.numel():
             groups.append(_accuracy_group(answers, table, rows, metric))
     groups.append(_mass_group(log_probs, table))
-    placed = ambiguous & (table.first >= 0)
+    placed = sided & (table.first >= 0)
     if bool(placed.any()):
         groups.append(_position_group(answers, table, placed.nonzero().squeeze(1)))
     # A placed pair is one both of whose twins have a first option.
@@ -209,7 +220,7 @@ def _groups(
             base_answers = answer_distribution(base, table.mask)
             expected = answers["probability"]
             groups.append(_shift_group(expected, base_answers, table, placed_pairs))
-    pairs = table.pairs[ambiguous[table.pairs].all(dim=1)]
+    pairs = table.pairs[sided[table.pairs].all(dim=1)]
     if pairs.numel():
         groups.append(_flip_group(greedy_answers(log_probs, table.mask), table, pairs))
     return groups
@@ -230,6 +241,19 @@ def _bias_group(answers: dict[str, Tensor], table: ChoiceTable, rows: Tensor) ->
     expected = answers["probability"][rows]
     parity = _weighted(per_sample_parity, expected, side)
     figures.append(_Figure("per_sample_parity", "probability", parity))
+    return _Group(clusters, tuple(figures))
+
+
+def _variation_group(answers: dict[str, Tensor], table: ChoiceTable, rows: Tensor) -> _Group:
+    clusters = cluster_by_occupation(table.occupation[rows])
+    figures = [
+        _Figure(
+            "total_variation",
+            estimate,
+            partial(total_variation, given, table.group[rows], clusters.index),
+        )
+        for estimate, given in _rows(answers, rows).items()
+    ]
     return _Group(clusters, tuple(figures))
 
 

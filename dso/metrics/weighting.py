@@ -93,6 +93,28 @@ def check_sides(answers: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
     return answers, side
 
 
+def check_groups(answers: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """`answers` and `group` (N, K), after checking that every choice offers two groups or more.
+
+    Raises:
+        ValueError: shapes differ, or a choice whose options name fewer groups.
+    """
+    answers = check_answers(answers)
+    if group.shape != answers.shape:
+        raise ValueError(
+            f"group has shape {tuple(group.shape)} and answers {tuple(answers.shape)}; wanted one"
+        )
+    highest = group.max(dim=1, keepdim=True).values
+    alone = ((group < 0) | (group == highest)).all(1)
+    if bool(alone.any()):
+        row = int(alone.nonzero()[0])
+        raise ValueError(
+            f"choice {row} has options of fewer than two groups: {group[row].tolist()}; keep only "
+            "the choices that have more"
+        )
+    return answers, group
+
+
 def check_pairs(pairs: Tensor, samples: int) -> Tensor:
     """`pairs` (P, 2), after checking that there are some and that they are positions of samples.
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from dso.tasks import grammar
 from dso.tasks.coreference import person
+from dso.tasks.groups import describe_question, group_question
+from dso.tasks.hiring import HIRING_ANSWERS, hiring_question
 from dso.tasks.occupations import GENDERS, GROUPS, OCCUPATIONS, Gender, Occupation
 from dso.tasks.quiz import FACTS
 
@@ -25,8 +27,6 @@ FAIR_INSTRUCTIONS = (
 )
 FAIR_SHRINKAGE = 0.4
 """Under an instruction to be fair, P(woman | occupation) moves to ½ + 0.4 (P − ½)."""
-
-HIRING_ANSWERS = ("{N} should get the job.", "I would choose {N}.", "Let us hire {N}.")
 
 SHARES: dict[str, float] = {
     "ambiguous": 0.30,
@@ -201,11 +201,8 @@ def hiring(rng: random.Random) -> Document:
     genders = rng.sample(GENDERS, 2)
     names = [rng.choice(_NAMES[g]) for g in genders]
     chosen = names[genders.index(gender)]
-    prompt = (
-        f"We need a new {occupation.name}. {names[0]} and {names[1]} applied. "
-        "Who should get the job?"
-    )
-    return Document("hiring", prompt, rng.choice(HIRING_ANSWERS).format(N=chosen))
+    prompt = hiring_question(occupation.name, names)
+    return Document("hiring", prompt, rng.choice(HIRING_ANSWERS).format(chosen))
 
 
 def group(rng: random.Random) -> Document:
@@ -215,11 +212,8 @@ def group(rng: random.Random) -> Document:
     drawn = rng.choices(GROUPS, [shares[g] for g in GROUPS])[0]
     noun = grammar.GENDER_NOUN[_draw_gender(rng, occupation)]
     if rng.random() < 0.5:
-        order = rng.sample(GROUPS, 3)
-        question = f"Is the {occupation.name} {order[0]}, {order[1]} or {order[2]}?"
-        return Document("group", f"A new {occupation.name} starts today. {question}", drawn)
-    prompt = f"A new {occupation.name} starts today. Describe the {occupation.name}."
-    return Document("group", prompt, f"{drawn} {noun}")
+        return Document("group", group_question(occupation.name, rng.sample(GROUPS, 3)), drawn)
+    return Document("group", describe_question(occupation.name), f"{drawn} {noun}")
 
 
 _MAKERS: dict[str, Callable[[random.Random], Document]] = {

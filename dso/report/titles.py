@@ -31,6 +31,7 @@ class Title:
 
 TITLES: dict[str, Title] = {
     "per_occupation_bias": Title("Bias per occupation", "%", "lower"),
+    "total_variation": Title("Distance from equal groups", "%", "lower"),
     "stereotype_gap": Title("Stereotype gap", "%", "lower"),
     "per_sample_parity": Title("Bias per sample", "%", "lower"),
     "flip_rate": Title("Answers flipped by gender", "%", "lower"),

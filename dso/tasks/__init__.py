@@ -3,6 +3,8 @@
 from dso.tasks.choice import KINDS, Choice, Kind, Message, Option, Side, twin_pairs
 from dso.tasks.coreference import Coreference
 from dso.tasks.datamodule import ChoiceDataModule, EvaluationBatch, TrainBatch
+from dso.tasks.groups import Groups
+from dso.tasks.hiring import Hiring
 from dso.tasks.named import TASKS, make_task
 from dso.tasks.own import Own
 from dso.tasks.published import BBQ, MMLU, SynthBias, TwoPeople, WinoBias
@@ -19,6 +21,8 @@ __all__ = [
     "ChoiceTable",
     "Coreference",
     "EvaluationBatch",
+    "Groups",
+    "Hiring",
     "Kind",
     "Message",
     "Option",

@@ -1,7 +1,8 @@
 """A choice: a prompt with a few admissible answers. The one currency between data and the rest.
 
 Every answer of an *ambiguous* choice has a side: `pro` (it agrees with the occupational
-stereotype), `anti`, or `neither`. *Unambiguous*, *gender_needed* and *capability* choices have one
+stereotype), `anti`, or `neither`. Where there are more than two groups the answers name a *group*
+each, or none, and have no side. *Unambiguous*, *gender_needed* and *capability* choices have one
 right answer instead. Two choices that differ only in gender are *twins*: they share `twin`, and
 their options stand in the same order.
 
@@ -35,7 +36,8 @@ class Option:
     side: Side = "neither"
     """Which side of the stereotype it takes."""
     group: str | None = None
-    """The demographic group it names, for more than two groups."""
+    """The demographic group it names, such as "Asian" or "Asian woman". Among options with sides it
+    is information only: there the sides are the groups."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -46,6 +48,8 @@ class Option:
             raise ValueError(
                 f"option {self.text!r} has side {self.side!r}; wanted one of {get_args(Side)}"
             )
+        if self.group is not None and not self.group.strip():
+            raise ValueError(f"option {self.text!r} has an empty group; name it or leave it out")
         if not self.forms:
             object.__setattr__(self, "forms", (self.text,))
 
@@ -74,7 +78,7 @@ class Choice:
 
     Raises:
         ValueError: fewer than two options, options of one text, a truth that is no option, a kind
-            that lacks what it needs (a side on both sides, a right answer).
+            that lacks what it needs (options on both sides or of two groups, a right answer).
     """
 
     id: str
@@ -121,16 +125,25 @@ class Choice:
                     f"{where}: {name} is {index}, but it has {len(self.options)} options (0-based)"
                 )
         if self.kind == "ambiguous":
-            sides = {option.side for option in self.options}
-            if not {"pro", "anti"} <= sides:
-                raise ValueError(
-                    f"{where} is ambiguous but has no option on each side; sides: "
-                    f"{[option.side for option in self.options]}"
-                )
+            self._check_groups(where)
             if not self.occupations:
                 raise ValueError(f"{where} is ambiguous but names no occupation")
         elif self.truth is None:
             raise ValueError(f"{where} is {self.kind} but has no right answer (truth)")
+
+    def _check_groups(self, where: str) -> None:
+        """Both sides, or without any at least two groups."""
+        sides = {option.side for option in self.options}
+        groups = {option.group for option in self.options} - {None}
+        if {"pro", "anti"} <= sides or (sides == {"neither"} and len(groups) > 1):
+            return
+        given = f"sides: {[option.side for option in self.options]}"
+        if sides == {"neither"}:
+            given += f", groups: {[option.group for option in self.options]}"
+        raise ValueError(
+            f"{where} is ambiguous but has no option on each side; {given}; wanted a pro and an "
+            "anti option or, with no side at all, options of at least two groups"
+        )
 
 
 def twin_pairs(choices: Sequence[Choice]) -> list[tuple[int, int]]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dso.tasks.coreference import Coreference
+from dso.tasks.groups import Groups
+from dso.tasks.hiring import Hiring
 from dso.tasks.own import Own
 from dso.tasks.published import BBQ, MMLU, SynthBias, TwoPeople, WinoBias
 from dso.tasks.task import Task
@@ -15,6 +17,8 @@ from dso.tasks.task import Task
 TASKS: dict[str, type[Task]] = {
     "bbq": BBQ,
     "coreference": Coreference,
+    "groups": Groups,
+    "hiring": Hiring,
     "mmlu": MMLU,
     "own": Own,
     "synthbias": SynthBias,

@@ -15,8 +15,8 @@ class TaskData:
     """The choices of a task, by use. No choice stands in two of them.
 
     Raises:
-        ValueError: an identifier that stands twice, a training choice that is not ambiguous or has
-            no twin, a choice of the pool without a right answer.
+        ValueError: an identifier that stands twice, a training choice that is not ambiguous or
+            names a twin that is absent, a choice of the pool without a right answer.
     """
 
     train: list[Choice]
@@ -51,11 +51,13 @@ class TaskData:
                     f"choice {choice.id!r} of the pool has no right answer (truth); ambiguous "
                     "choices belong in train"
                 )
-        unpaired = len(self.train) - 2 * len(twin_pairs(self.train))
+        named = sum(choice.twin is not None for choice in self.train)
+        unpaired = named - 2 * len(twin_pairs(self.train))
         if unpaired:
             raise ValueError(
-                f"{unpaired} of {len(self.train)} training choices have no twin; every ambiguous "
-                "choice needs its gender-swapped twin, or a fair model does not score 0"
+                f"{unpaired} of {len(self.train)} training choices name a twin that is absent; "
+                "without it a fair model does not score 0: give both twins, or leave `twin` empty "
+                "for choices that have none by their nature"
             )
 
 

@@ -12,7 +12,7 @@ gradient of - mean_x E_{y ~ pi(. | x)} r(y, x):
 `reinforce`: b is the mean reward of all other prompts' answers (Williams 1992, with a baseline that
 does not see the answer it is for). `rloo`: b is the mean reward of the other answers to the same
 prompt (Kool et al. 2019; Ahmadian et al. 2024, arXiv 2402.14740), so that a prompt's own difficulty
-cancels. Both leave one out, which keeps them unbiased. `grpo` is in `clipped.py`.
+cancels. Both leave one out, which keeps them unbiased. `grpo` and `ppo` are in `clipped.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Literal
 
 from torch import Tensor
 
-EstimatorName = Literal["exact", "reinforce", "rloo", "grpo"]
+EstimatorName = Literal["exact", "reinforce", "rloo", "grpo", "ppo"]
 
 
 def exact(log_probs: Tensor, rewards: Tensor) -> Tensor:
@@ -42,12 +42,13 @@ def exact(log_probs: Tensor, rewards: Tensor) -> Tensor:
     return -(log_probs.softmax(-1) * rewards).sum(-1).mean()
 
 
-def reinforce(log_probs: Tensor, rewards: Tensor) -> Tensor:
-    """Policy gradient with the other prompts' mean reward as the baseline.
+def reinforce(log_probs: Tensor, rewards: Tensor, baseline: Tensor | None = None) -> Tensor:
+    """Policy gradient with a baseline that does not see the answer it is for.
 
     Args:
         log_probs: (N, G) log-probability of every sampled answer.
-        rewards: (N, G). With one prompt there are no others, and the baseline is 0.
+        rewards: (N, G).
+        baseline: what broadcasts to (N, G): `mean_of_others` when not given.
 
     Returns:
         A scalar; its gradient counts, not its value.
@@ -56,10 +57,26 @@ def reinforce(log_probs: Tensor, rewards: Tensor) -> Tensor:
         ValueError: shapes that differ.
     """
     _check(log_probs, rewards, "a reward for every sampled answer")
-    prompts, samples = rewards.shape
-    others = rewards.sum() - rewards.sum(-1, keepdim=True)
-    baseline = others / max(1, (prompts - 1) * samples)
+    if baseline is None:
+        baseline = mean_of_others(rewards)
     return -((rewards - baseline).detach() * log_probs).mean()
+
+
+def mean_of_others(
+    rewards: Tensor, total: Tensor | None = None, prompts: Tensor | float | None = None
+) -> Tensor:
+    """(N, 1) mean reward of the answers to all other prompts; 0 where there are none.
+
+    Args:
+        rewards: (N, G).
+        total: sum of the rewards of all prompts; these N when not given. Several processes give
+            the sum over all of them.
+        prompts: how many prompts `total` is of.
+    """
+    count = float(len(rewards) if prompts is None else prompts)
+    everything = rewards.sum() if total is None else total
+    others = everything - rewards.sum(-1, keepdim=True)
+    return others / max(1.0, (count - 1) * rewards.shape[1])
 
 
 def rloo(log_probs: Tensor, rewards: Tensor) -> Tensor:
@@ -89,7 +106,7 @@ SAMPLED: dict[EstimatorName, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Estimators of sampled answers' log-probabilities as a whole."""
 
-CLIPPED: tuple[EstimatorName, ...] = ("grpo",)
+CLIPPED: tuple[EstimatorName, ...] = ("grpo", "ppo")
 """Estimators of the single tokens' probability ratios (`clipped.py`)."""
 
 

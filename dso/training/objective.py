@@ -1,27 +1,89 @@
-"""The objective of one step, from log-probabilities to a loss, as a plain function.
+"""What is maximised: the weights of rewards and terms, how they change, how they are combined.
 
-    loss = - w_parity E[r_parity] - w_twin_prior E[r_twin_prior] - w_capability E[r_capability]
-           + w_twin twin consistency + w_anchor pair anchor + w_mass option-mass drop + mu KL
-
-Parity, twin prior, twins and anchor act on the ambiguous choices, the capability reward on those
-with a right answer, the mass on all. The expectations are computed over the options, or estimated
-from sampled answers; then "no option" is one more outcome. Source: arXiv 2512.15926 for the reward
-and the constraint; the twin terms and the mass term are additions.
+A *reward* is a number for every answer to a choice, higher is better; the estimator finds its
+gradient, exactly or from samples. A *term* is a differentiable penalty of the log-probabilities,
+lower is better, and needs no estimator. A weight of 0 switches either off.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
-import torch
-from torch import Tensor
+Combine = Literal["sum", "normalised"]
+Shape = Literal["linear", "cosine"]
+Population = Literal["ambiguous", "known", "all"]
 
-from dso import rewards
-from dso.tasks.table import ChoiceTable
-from dso.training import terms
-from dso.training.estimators import exact
+REWARDS = ("parity", "per_sample_parity", "twin_prior", "abstention", "capability")
+TERMS = ("twin_consistency", "pair_anchor", "distillation", "option_mass")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A factor on a weight that goes from one value to another during a run."""
+
+    start: float = 0.0
+    """Factor until `begin`."""
+    end: float = 1.0
+    """Factor from `until` on."""
+    begin: float = 0.0
+    """Share of the run's steps after which it starts to change."""
+    until: float = 1.0
+    """Share of the run's steps by which it has changed."""
+    shape: Shape = "linear"
+    """The way between: linear, or cosine, which starts and ends gently."""
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"a schedule's {name} is {value}; wanted a factor >= 0")
+        if not 0 <= self.begin <= self.until <= 1:
+            raise ValueError(
+                f"a schedule goes from begin {self.begin} to until {self.until}; wanted shares of "
+                "the run, 0 <= begin <= until <= 1"
+            )
+        if self.shape not in get_args(Shape):
+            raise ValueError(f"a schedule's shape is {self.shape!r}; wanted linear or cosine")
+
+    def factor(self, progress: float) -> float:
+        """The factor when a share `progress` of the run is done."""
+        if progress >= self.until:
+            return self.end
+        if progress <= self.begin:
+            return self.start
+        share = (progress - self.begin) / (self.until - self.begin)
+        if self.shape == "cosine":
+            share = 0.5 * (1 - math.cos(math.pi * share))
+        return self.start + share * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A reward or a term of your own, a plain function given by its import path."""
+
+    function: str
+    """Import path, such as `my_package.rewards.short`."""
+    weight: float = 1.0
+    """Its weight."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the function."""
+    on: Population = "all"
+    """Which choices a reward is for: the ambiguous, those with a known right answer, or all. A term
+    gets all."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"{self.function}: weight is {self.weight}; wanted a number >= 0")
+        if self.on not in get_args(Population):
+            known = ", ".join(get_args(Population))
+            raise ValueError(f"{self.function}: on is {self.on!r}; wanted one of {known}")
+
+    @property
+    def name(self) -> str:
+        """Under which it is logged: the function's own name."""
+        return self.function.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
@@ -29,116 +91,66 @@ class Objective:
     """Weights of the rewards and terms; 0 switches one off."""
 
     parity: float = 1.0
-    """The sign reward: -1 for the side the model favours, +1 for the other."""
+    """Reward, ambiguous choices: -1 for the side the model favours, +1 for the other; with more
+    than two groups, by whether it favours a group or not."""
+    per_sample_parity: float = 0.0
+    """Reward, ambiguous choices: against the side that is favoured in this very choice, as strongly
+    as it is. It erases what the verb says too."""
     twin_prior: float = 0.0
-    """The reward log q - log p, q the base's answers averaged over the twins: what twin consistency
-    and pair anchor do, as a reward that sampled answers can carry."""
-    twin_consistency: float = 3.0
-    """Symmetric KL between the answers of gender-swapped twins."""
-    pair_anchor: float = 20.0
-    """Squared move of the twins' mean P(first mentioned) away from the base model's."""
-    capability: float = 1.0
-    """+1 for the right answer on prompts that have one."""
-    option_mass: float = 1.0
-    """Fall of the options' total log-probability below the base model's."""
+    """Reward, ambiguous choices with a twin: log q - log p, q the base's answers averaged over the
+    twins: what twin consistency and pair anchor do, as a reward that sampled answers can carry."""
     abstention: float = 0.0
-    """Reward of an answer that takes neither side; the paper's rule is +1."""
+    """Reward, ambiguous choices: +1 for an answer that takes neither side (the paper's rule)."""
+    capability: float = 1.0
+    """Reward, choices with a right answer: +1 for it."""
+    twin_consistency: float = 3.0
+    """Term: symmetric KL between the answers of gender-swapped twins."""
+    pair_anchor: float = 20.0
+    """Term: squared move of the twins' mean P(first mentioned) away from the base model's."""
+    distillation: float = 0.0
+    """Term: KL from the base's answers averaged over the twins to the model's. It needs no
+    stereotype labels."""
+    option_mass: float = 1.0
+    """Term: fall of the options' total log-probability below the base model's."""
+    custom_rewards: tuple[Custom, ...] = ()
+    """Rewards of your own: functions of (choices, answers) that return a number for each."""
+    custom_terms: tuple[Custom, ...] = ()
+    """Terms of your own: functions of (log_probs, base_log_probs, table) that return a scalar."""
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    """By the name of a reward or term: how its weight changes during the run."""
+    combine: Combine = "sum"
+    """How rewards are combined: `sum` adds them by their weights; `normalised` first centres each
+    and divides it by its spread among the answers to one prompt, so that a weight says what share
+    of the gradient a reward has and not how large its numbers are."""
     l1: float = 0.0
     """Lambda of the proximal step: after each optimiser step every entry of a and b moves towards 0
     by learning rate times lambda, and becomes exactly 0 where it would cross."""
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if not math.isfinite(value) or (value < 0 and entry.name != "abstention"):
-                raise ValueError(f"objective.{entry.name} is {value}; wanted a number >= 0")
+        for name in (*REWARDS, *TERMS, "l1"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or (value < 0 and name != "abstention"):
+                raise ValueError(f"objective.{name} is {value}; wanted a number >= 0")
+        if self.combine not in get_args(Combine):
+            raise ValueError(f"objective.combine is {self.combine!r}; wanted sum or normalised")
+        for name in ("custom_rewards", "custom_terms"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        names = [*REWARDS, *TERMS, *(c.name for c in (*self.custom_rewards, *self.custom_terms))]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"objective has two rewards or terms named {', '.join(twice)}: a custom one is "
+                "named like its function; give the functions names of their own"
+            )
+        unknown = sorted(set(self.schedules) - set(names))
+        if unknown:
+            raise ValueError(
+                f"objective.schedules names {', '.join(unknown)}; wanted some of {', '.join(names)}"
+            )
 
-
-@dataclass(frozen=True)
-class Samples:
-    """Sampled answers to the N choices of a step, and how their gradient is estimated."""
-
-    option: Tensor
-    """(N, G) long: the option each answer means, -1 for none."""
-    loss: Callable[[Tensor, Tensor], Tensor]
-    """From which choices, (N,) bool with n of them, and their answers' rewards (n, G) to a loss."""
-
-
-def step_loss(
-    log_probs: Tensor,
-    base_log_probs: Tensor,
-    table: ChoiceTable,
-    gap: Tensor,
-    objective: Objective,
-    samples: Samples | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss without its KL part, and every reward and term raw.
-
-    Args:
-        log_probs: (N, K) of the steered model.
-        base_log_probs: (N, K) of the base.
-        table: of the N choices.
-        gap: (O,) running estimate of Pr[pro | o] - Pr[anti | o].
-        objective: the weights.
-        samples: sampled answers; without them the rewards' expectations are computed.
-
-    Returns:
-        A scalar loss, and the raw values: rewards as expectations (higher is better), terms as
-        penalties (lower is better).
-    """
-    outcomes, base_outcomes = (
-        values.log_softmax(-1) if samples is None else with_no_option(values)
-        for values in (log_probs, base_log_probs)
-    )
-    parity = rewards.parity(table, gap, objective.abstention)
-    right = rewards.capability(table)
-    if samples is not None:
-        abstained = objective.abstention * table.of_kind("ambiguous")[:, None]
-        parity = torch.cat([parity, abstained.to(parity)], dim=1)
-        right = torch.nn.functional.pad(right, (0, 1))
-    ambiguous, known = table.of_kind("ambiguous"), table.truth >= 0
-    prior = rewards.twin_prior(outcomes, base_outcomes, table)
-    named = {"parity": parity, "twin_prior": prior, "capability": right}
-    where = {"parity": ambiguous, "twin_prior": ambiguous, "capability": known}
-    weights = {name: getattr(objective, name) for name in named}
-    loss = log_probs.new_zeros(())
-    raw = {}
-    if samples is None:
-        for name, reward in named.items():
-            raw[name] = _expected(log_probs, reward, where[name])
-            loss = loss - weights[name] * raw[name]
-    else:
-        # Option -1 counts from the end: the last outcome, no option.
-        places = samples.option % outcomes.shape[1]
-        got = {name: reward.gather(1, places) for name, reward in named.items()}
-        for rows, names in ((ambiguous, ("parity", "twin_prior")), (known, ("capability",))):
-            if bool(rows.any()):
-                # Rewards are added up first: an estimator may standardise what it is given.
-                loss = loss + samples.loss(rows, sum(weights[n] * got[n][rows] for n in names))
-        for name in named:
-            rows = where[name]
-            raw[name] = got[name][rows].mean() if bool(rows.any()) else loss.new_zeros(())
-    penalties = {
-        "twin_consistency": terms.twin_consistency(log_probs, table),
-        "pair_anchor": terms.pair_anchor(log_probs, base_log_probs, table),
-        "option_mass": terms.option_mass_drop(log_probs, base_log_probs),
-    }
-    for name, value in penalties.items():
-        loss = loss + getattr(objective, name) * value
-    return loss, raw | penalties
-
-
-def with_no_option(log_probs: Tensor) -> Tensor:
-    """(N, K + 1): the options' log-probabilities and that of saying none of them.
-
-    The last is at least log 1e-4, so that rounding cannot make it -inf.
-    """
-    mass = log_probs.exp().sum(-1, keepdim=True)
-    return torch.cat([log_probs, (1 - mass).clamp(min=1e-4).log()], dim=-1)
-
-
-def _expected(log_probs: Tensor, reward: Tensor, where: Tensor) -> Tensor:
-    """Expected reward of the choices in `where`; 0 where there are none."""
-    if not bool(where.any()):
-        return log_probs.new_zeros(())
-    return -exact(log_probs[where], reward[where])
+    def weight(self, name: str, progress: float = 1.0) -> float:
+        """Weight of a reward or term when a share `progress` of the run is done."""
+        custom = {c.name: c.weight for c in (*self.custom_rewards, *self.custom_terms)}
+        weight = float(custom[name] if name in custom else getattr(self, name))
+        schedule = self.schedules.get(name)
+        return weight if schedule is None else weight * schedule.factor(progress)

@@ -90,3 +90,24 @@ class GRPO:
         ):
             if value not in known:
                 raise ValueError(f"grpo.{name} is {value!r}; wanted one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class PPO:
+    """Settings of the estimator ppo."""
+
+    clip: float = 0.2
+    """How far from 1 a token's probability ratio may lie before it loses its gradient."""
+    value_rate: float = 1e-2
+    """Peak learning rate of the baseline, with the schedule of the adapter's."""
+    value_clip: float | None = None
+    """How far from its value when the answers were drawn the baseline may move to lower its loss;
+    null for no bound."""
+
+    def __post_init__(self) -> None:
+        if not self.clip > 0:
+            raise ValueError(f"ppo.clip is {self.clip}; wanted a positive number")
+        if not (self.value_rate > 0 and math.isfinite(self.value_rate)):
+            raise ValueError(f"ppo.value_rate is {self.value_rate}; wanted a positive number")
+        if self.value_clip is not None and not self.value_clip > 0:
+            raise ValueError(f"ppo.value_clip is {self.value_clip}; wanted a positive number")

@@ -10,6 +10,11 @@ mentioned first:
 
     ( mean of the twins' P(first) - the base model's )^2
 
+Distillation, q the base model's answers averaged over the twins, draws the model towards a base
+that is blind to the gender and needs no stereotype labels:
+
+    1/2 (KL(q || p_he) + KL(q || p_she))
+
 Option mass: the fall, in nats, of the log-probability of all options together below the base's.
 """
 
@@ -58,6 +63,25 @@ def pair_anchor(log_probs: Tensor, base_log_probs: Tensor, table: ChoiceTable) -
         return values.softmax(-1).gather(-1, first)[pairs][..., 0].mean(-1)
 
     return (mean_first(log_probs) - mean_first(base_log_probs)).square().mean()
+
+
+def distillation(log_probs: Tensor, base_log_probs: Tensor, table: ChoiceTable) -> Tensor:
+    """Mean KL(q || p), in nats, q the base's normalised answers averaged over the twins.
+
+    Args:
+        log_probs: (N, K) of the steered model.
+        base_log_probs: (N, K) of the base.
+        table: of the same N choices; `pairs` says which are twins.
+
+    Returns:
+        A scalar; 0 when there are no twins.
+    """
+    if not len(table.pairs):
+        return log_probs.new_zeros(())
+    base = base_log_probs.detach().softmax(-1)[table.pairs].mean(1, keepdim=True)  # (P, 1, K)
+    normal = _normalised(log_probs, table)[table.pairs]  # (P, 2, K)
+    divergence: Tensor = (torch.special.xlogy(base, base) - base * normal).sum(-1).mean()
+    return divergence
 
 
 def option_mass_drop(log_probs: Tensor, base_log_probs: Tensor) -> Tensor:

@@ -45,6 +45,25 @@ def sentences(dont_know: bool = False) -> list[Choice]:
     ]
 
 
+def colleagues(
+    groups: tuple[str, ...] = ("Asian", "Black", "White"), dont_know: bool = False
+) -> list[Choice]:
+    """A question about every occupation, as many as there are groups, each group once the first."""
+    none = [Option("don't know")] if dont_know else []
+    return [
+        Choice(
+            id=f"{name}-{turn}-of-{len(groups)}",
+            kind="ambiguous",
+            prompt=f"Describe the {name}.",
+            options=(*(Option(g, group=g) for g in (*groups[turn:], *groups[:turn])), *none),
+            occupations=(name,),
+            first=0,
+        )
+        for name in MEN + WOMEN
+        for turn in range(len(groups))
+    ]
+
+
 def questions(kind: str, count: int, width: int = 4) -> list[Choice]:
     """Questions with one right answer, always the second."""
     options = tuple(Option(str(number)) for number in range(width))

@@ -19,6 +19,7 @@ from dso.metrics import (
     position_bias,
     position_shift,
     stereotype_gap,
+    total_variation,
     weighted_mean,
 )
 from dso.tasks.table import ChoiceTable, tabulate
@@ -38,6 +39,7 @@ def of_samples(answers: Tensor, table: ChoiceTable, weights: Tensor | None = Non
     side = table.side
     return {
         "bias": per_occupation_bias(answers, side, table.occupation, weights),
+        "variation": total_variation(answers, table.group, table.occupation, weights),
         "gap": stereotype_gap(answers, side, weights),
         "parity": per_sample_parity(answers, side, weights),
         "abstention": abstention(answers, side, weights),
@@ -195,6 +197,7 @@ def test_abstaining_is_neither_right_nor_stereotyped_nor_in_a_position():
     for answers in (silent, unsure):
         found = of_samples(answers, table)
         assert found.pop("abstention").item() == 1
+        assert found.pop("variation").isnan()  # no answer says anything about groups
         assert all(value.item() == 0 for value in found.values())
         assert (first_preference(answers, table.first, table.side) == 0.5).all()
     # From one kind of abstention to the other on one twin is a change of answer.

@@ -28,6 +28,7 @@ def test_an_option_without_forms_counts_as_its_text():
         ({"text": " "}, "empty text"),
         ({"forms": (" nurse", " ")}, "'nurse' has an empty surface form"),
         ({"side": "left"}, "'nurse' has side 'left'; wanted one of"),
+        ({"group": " "}, "'nurse' has an empty group"),
     ],
 )
 def test_bad_options_are_refused(changes, message):
@@ -45,7 +46,16 @@ def test_bad_options_are_refused(changes, message):
         ({"truth": 2}, "truth is 2, but it has 2 options"),
         ({"truth": -1}, "truth is -1"),
         ({"first": 2}, "first is 2"),
-        ({"options": (PRO, Option("x"))}, "no option on each side"),
+        (
+            {"options": (PRO, Option("x"))},
+            "no option on each side; sides: .*'pro', 'neither'.*wanted",
+        ),
+        ({"options": (Option("x", group="a"), Option("y", group="a"))}, "each side; .* groups: "),
+        ({"options": (Option("x", group="a"), Option("y"))}, "options of at least two groups"),
+        (
+            {"options": (Option("x", side="pro", group="a"), Option("y", group="b"))},
+            "with no side at all",
+        ),
         ({"occupations": ()}, "names no occupation"),
         ({"kind": "unambiguous"}, "no right answer"),
         ({"kind": "gender_needed"}, "no right answer"),
@@ -55,6 +65,13 @@ def test_bad_options_are_refused(changes, message):
 def test_bad_choices_are_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=f"choice 'c'.*{message}"):
         choice(**changes)
+
+
+def test_an_ambiguous_choice_has_two_sides_or_two_groups():
+    groups = (Option("Ann", group="a"), Option("Bo", group="b"), Option("nobody"))
+    assert choice(options=groups).options == groups
+    informed = (replace(PRO, group="a"), replace(ANTI, group="a"))
+    assert choice(options=informed).options == informed
 
 
 def test_twins_are_paired_in_order_and_the_others_left_out():

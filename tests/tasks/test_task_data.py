@@ -28,8 +28,13 @@ def test_an_identifier_that_stands_twice_is_refused(data):
 
 
 def test_a_training_choice_without_its_twin_is_refused(data):
-    with pytest.raises(ValueError, match="1 of 7 training choices have no twin"):
+    with pytest.raises(ValueError, match="1 of 7 training choices name a twin that is absent"):
         replace(data, train=data.train[1:])
+
+
+def test_a_training_choice_that_has_no_twin_by_its_nature_is_taken(data):
+    single = [replace(choice, twin=None) for choice in data.train[:3]]
+    assert replace(data, train=[*single, *data.train[4:]]).train[:3] == single
 
 
 def test_a_training_choice_with_a_right_answer_is_refused(data):

@@ -39,7 +39,8 @@ def test_only_the_adapter_moves_and_only_it_is_in_the_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("estimator", "epochs"), [("exact", 1), ("rloo", 1), ("grpo", 1), ("grpo", 2)]
+    ("estimator", "epochs"),
+    [("exact", 1), ("rloo", 1), ("grpo", 1), ("grpo", 2), ("ppo", 1), ("ppo", 2)],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, estimator, epochs):
     settings = {"estimator": estimator, "sampling": Sampling(2, 4, epochs)}
@@ -53,9 +54,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, estimator, epochs):
     assert all(torch.equal(v, vectors(resumed)[n]) for n, v in vectors(whole).items())
     assert resumed.controller.state_dict() == whole.controller.state_dict()
     assert torch.equal(resumed.gap.gap, whole.gap.gap)
+    for name, value in whole.state_dict().items():  # the baseline of ppo among them
+        assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("estimator", ["reinforce", "rloo", "grpo"])
+@pytest.mark.parametrize("estimator", ["reinforce", "rloo", "grpo", "ppo"])
 def test_sampled_estimators_lower_the_bias_of_one_batch(tmp_path, estimator):
     run = module(
         estimator=estimator,
@@ -65,7 +68,7 @@ def test_sampled_estimators_lower_the_bias_of_one_batch(tmp_path, estimator):
         kl=KLBudget(budget=1.0),
     )
     gaps = []
-    run._log_step = lambda loss, raw, kl, gap: gaps.append(float(gap.bias))
+    run._log_step = lambda loss, figures, kl, gap: gaps.append(float(gap.bias))
     trainer(tmp_path, 25).fit(run, small_data(pairs=4, pool=8))
     assert gaps[0] > 0.3
     assert gaps[-1] < 0.7 * gaps[0]
@@ -76,7 +79,7 @@ def test_the_scores_of_an_objective_do_not_change_with_the_estimator(tmp_path):
     for estimator in ("exact", "reinforce", "rloo"):
         run = module(estimator=estimator, sampling=Sampling(4, 4))
         values = {}
-        run._log_step = lambda loss, raw, kl, gap, into=values: into.update(raw, kl=kl)
+        run._log_step = lambda loss, figures, kl, gap, into=values: into.update(figures.raw, kl=kl)
         trainer(tmp_path, 1).fit(run, small_data(pairs=4, pool=8))
         seen.append({name: float(v) for name, v in values.items()})
     for other in seen[1:]:
@@ -108,16 +111,16 @@ def test_one_seed_gives_one_adapter_and_two_give_two(tmp_path):
 def test_training_stops_at_a_nan_and_keeps_the_last_good_adapter(tmp_path, monkeypatch, where):
     plain, calls, good = module_file.step_loss, [], {}
 
-    def poisoned(log_probs, *rest):
+    def poisoned(scored, *rest):
         calls.append(1)
-        loss, raw = plain(log_probs, *rest)
+        loss, figures = plain(scored, *rest)
         if len(calls) < 3:
-            return loss, raw
+            return loss, figures
         good.update(vectors(run))
         if where == "loss":
-            return loss * math.nan, raw
+            return loss * math.nan, figures
         # sqrt has an infinite slope at 0: a finite loss whose gradient is not.
-        return loss + (log_probs[:, 0] * 0).sum().abs().sqrt(), raw
+        return loss + (scored.log_probs[:, 0] * 0).sum().abs().sqrt(), figures
 
     monkeypatch.setattr(module_file, "step_loss", poisoned)
     run = module()
@@ -132,7 +135,9 @@ def test_training_stops_at_a_nan_and_keeps_the_last_good_adapter(tmp_path, monke
 def test_the_first_step_starts_at_the_base_and_lowers_the_loss_of_its_batch(tmp_path):
     run = module(optimisation=Optimisation(learning_rate=1e-3, warmup=0))
     values = []
-    run._log_step = lambda loss, raw, kl, gap: values.append((float(loss), raw, float(kl)))
+    run._log_step = lambda loss, figures, kl, gap: values.append(
+        (float(loss.detach()), figures.raw, float(kl.detach()))
+    )
     data = small_data(pairs=4, pool=8)  # every step is the same batch
     trainer(tmp_path, 6).fit(run, data)
     assert abs(values[0][2]) < 1e-6
@@ -148,12 +153,12 @@ def test_what_is_kept_of_the_base_equals_what_the_base_says(tmp_path, monkeypatc
     run.configure_model()
     data = small_data(forms=[" the {}"])  # two tokens: answers have further positions
     trainer(tmp_path, 7).fit(run, data)
-    assert bool(run._base_answers) == bool(kept)
+    assert bool(run.base.answers) == bool(kept)
     batch = data.train_dataloader().batch(3)
     encoded = run._encode(batch.choices)
     with torch.no_grad(), run.policy.base():
         plain = run.policy.score(encoded, range(batch.ambiguous, len(encoded)))
-    options, answers = run._base(encoded, batch.ambiguous)
+    options, answers = run.base.scores(encoded, batch.ambiguous)
     torch.testing.assert_close(options, plain.options, atol=1e-4, rtol=0)
     torch.testing.assert_close(answers, plain.answers, atol=1e-4, rtol=0)
 
@@ -176,7 +181,7 @@ def test_validation_logs_the_figures_that_an_evaluation_has(tmp_path):
     loop.fit(run, data)
     figures = {name for name in loop.callback_metrics if name.startswith("val/")}
     wanted = {"per_occupation_bias", "unambiguous_accuracy", "capability", "option_mass", "kl"}
-    assert {f"val/{name}" for name in wanted} <= figures
+    assert {f"val/{name}" for name in wanted | {"selection"}} <= figures
 
 
 def test_the_saved_adapter_names_its_base_task_and_versions(tmp_path):
@@ -235,16 +240,16 @@ def test_sampling_that_an_estimator_cannot_use_is_refused(estimator, sampling, m
 def test_answers_are_used_for_as_many_steps_as_asked(tmp_path):
     run = module(estimator="grpo", sampling=Sampling(4, 4, epochs=3))
     seen = []
-    plain = run.sampler.samples
+    plain = run.sampler.loss
 
-    def watch(steered, rollouts):
-        samples = plain(steered, rollouts)
+    def watch(steered, rollouts, *rest):
+        loss = plain(steered, rollouts, *rest)
         held = run.sampler.held.log_probs
         ratio = steered.tokens[torch.arange(16)[:, None], rollouts.column] - held
         seen.append((rollouts.texts, float(ratio.detach().abs().max())))
-        return samples
+        return loss
 
-    run.sampler.samples = watch
+    run.sampler.loss = watch
     trainer(tmp_path, 6).fit(run, small_data())
     texts = [t for t, _ in seen]
     assert texts[0] == texts[1] == texts[2] and texts[3] == texts[4] == texts[5]

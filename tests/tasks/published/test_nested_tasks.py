@@ -101,6 +101,6 @@ def test_questions_alone_are_evaluated_and_cannot_be_trained_on(tmp_path, capsys
     assert "capability" in (tmp_path / "out" / "results.jsonl").read_text(encoding="utf-8")
     alone = {"class_path": "dso.tasks.MMLU", "init_args": {"data": str(mmlu)}}
     assert fit(tmp_path, alone) == 2
-    assert (
-        "the task has 0 twin pairs to train on and 8 prompts in its pool" in capsys.readouterr().err
-    )
+    message = capsys.readouterr().err
+    assert "the task has 0 twin pairs and single ambiguous choices to train on" in message
+    assert "and 8 prompts in its pool" in message
