@@ -41,9 +41,7 @@ def results_of(runs: Mapping[str, Run], folder: Path, jobs: int, again: bool) ->
         waiting = {pool.submit(runs[name], folder / name): name for name in wanted}
         for done, run in enumerate(as_completed(waiting), 1):
             name = waiting[run]
-            part = files[name].with_suffix(".part")
-            write_results(part, run.result())
-            part.replace(files[name])
+            write_results(files[name], run.result())
             print(f"{done} of {len(wanted)}: {name}", flush=True)
     return [result for file in files.values() for result in read_results(file)]
 

@@ -12,6 +12,7 @@ from dso.organisms import shipped
 from dso.policy import Policy
 from dso.tasks import ChoiceDataModule, Coreference
 from dso.training import SteeringModule
+from dso.training.learner import StepRecord
 
 FORMS = (" {}",)
 
@@ -48,6 +49,23 @@ def trainer(folder: Path, steps: int, *callbacks: L.Callback, **settings: Any) -
         num_sanity_val_steps=0,
         **({"enable_checkpointing": False, "limit_val_batches": 0} | settings),
     )
+
+
+class Records(L.Callback):
+    """What every step found."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepRecord] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any
+    ) -> None:
+        assert isinstance(pl_module, SteeringModule) and pl_module.learner.record is not None
+        self.steps.append(pl_module.learner.record)
+
+    def figure(self, name: str) -> list[float]:
+        """One figure of every step."""
+        return [float(record.figures[name]) for record in self.steps]
 
 
 def module(**settings: Any) -> SteeringModule:

@@ -59,6 +59,8 @@ class Result:
     """What was asked, where a file holds several tasks."""
     group: str | None = None
     """Demographic group the figure is about."""
+    step: int | None = None
+    """Training step at which it was measured, where it is not the last."""
     layer: int | str | None = None
     """Index or name of the layer, in an audit."""
     experiment: str | None = None
@@ -83,6 +85,8 @@ class Result:
         elif self.layer is not None:
             _check_whole("layer", self.layer)
         _check_whole("seed", self.seed)
+        if self.step is not None:
+            _check_whole("step", self.step)
         _check_whole("n", self.n)
         if self.n < 1:
             raise ValueError(f"n is {self.n}; a figure needs at least one sample")

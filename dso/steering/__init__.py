@@ -8,7 +8,7 @@ from dso.steering.backbone import find_norms, fingerprint, language_backbone
 from dso.steering.config import SteeringConfig
 from dso.steering.folder import attach, load_adapter, save_adapter
 from dso.steering.layer import AffineSteering, affine, low_rank
-from dso.steering.sparsity import soft_threshold_, sparsify, sparsity
+from dso.steering.sparsity import neurons_kept, soft_threshold_, sparsify, sparsity
 from dso.steering.strength import Strength
 from dso.steering.summary import NormSummary, SteeringSummary
 from dso.steering.tuner import SteeringModel, register
@@ -27,6 +27,7 @@ __all__ = [
     "language_backbone",
     "load_adapter",
     "low_rank",
+    "neurons_kept",
     "register",
     "save_adapter",
     "soft_threshold_",

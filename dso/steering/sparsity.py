@@ -60,6 +60,14 @@ def sparsity(model: nn.Module, adapter_name: str = "default") -> float:
 
 
 @torch.no_grad()
+def neurons_kept(model: nn.Module, adapter_name: str = "default") -> float:
+    """The share of the norm neurons whose scale or shift is not 0."""
+    sizes = [_squared_size(scale, shift) for scale, shift in adapter_parts(model, adapter_name)]
+    kept = sum(int((size > 0).sum()) for size in sizes)
+    return kept / sum(size.numel() for size in sizes)
+
+
+@torch.no_grad()
 def sparsify(model: nn.Module, keep: float = 0.6, adapter_name: str = "default") -> int:
     """Keep the strongest norm neurons of an adapter and set the others to 0, in place.
 

@@ -25,6 +25,9 @@ from dso.tasks.choice import Choice, twin_pairs
 from dso.tasks.table import ChoiceTable, tabulate
 from dso.tasks.task import Task, TaskData
 
+Unit = tuple[Choice, ...]
+"""What training draws as one: two twins, or a single ambiguous choice."""
+
 
 @dataclass(frozen=True)
 class TrainBatch:
@@ -38,6 +41,17 @@ class TrainBatch:
     ambiguous: int
     """How many of them, from the start, are those of the units."""
 
+    @property
+    def units(self) -> list[Unit]:
+        """The units, in order."""
+        seconds = set(self.table.pairs[:, 1].tolist())
+        firsts = set(self.table.pairs[:, 0].tolist())
+        return [
+            tuple(self.choices[row : row + (2 if row in firsts else 1)])
+            for row in range(self.ambiguous)
+            if row not in seconds
+        ]
+
 
 @dataclass(frozen=True)
 class EvaluationBatch:
@@ -46,10 +60,6 @@ class EvaluationBatch:
     choices: list[Choice]
     rows: torch.Tensor
     """(B,) long."""
-
-
-Unit = tuple[Choice, ...]
-"""What training draws as one: two twins, or a single ambiguous choice."""
 
 
 def train_units(choices: Sequence[Choice]) -> list[Unit]:

@@ -4,7 +4,8 @@ from dso.training.completions import SaveCompletions
 from dso.training.constraint import KLBudget, KLController
 from dso.training.custom import Answer, RewardFailed
 from dso.training.estimators import exact, reinforce, rloo
-from dso.training.module import SteeringModule, TrainingDiverged
+from dso.training.learner import Learner, TrainingDiverged
+from dso.training.module import SteeringModule
 from dso.training.objective import Custom, Objective, Schedule
 from dso.training.presets import preset
 from dso.training.saving import SaveAdapter, SaveBest
@@ -20,6 +21,7 @@ __all__ = [
     "Custom",
     "KLBudget",
     "KLController",
+    "Learner",
     "Objective",
     "Optimisation",
     "RewardFailed",

@@ -14,7 +14,8 @@ from typing import Any
 import lightning as L
 
 from dso.training import processes
-from dso.training.module import SteeringModule, StepRecord
+from dso.training.learner import StepRecord
+from dso.training.module import SteeringModule
 
 
 class SaveCompletions(L.Callback):
@@ -50,7 +51,7 @@ class SaveCompletions(L.Callback):
         batch_idx: int,
     ) -> None:  # fmt: skip
         """Write the step's answers, where there are any."""
-        record = pl_module.last_step if isinstance(pl_module, SteeringModule) else None
+        record = pl_module.learner.record if isinstance(pl_module, SteeringModule) else None
         if record is None or record.rollouts is None or batch_idx % self.every_n_steps:
             return
         import pyarrow as pa

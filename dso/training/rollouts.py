@@ -18,12 +18,13 @@ from dso.encoding import EncodedChoice
 from dso.policy import Policy, Scores
 from dso.sampling import Rollouts, Sampling, read_answers, sample_tokens
 from dso.tasks.choice import Choice
+from dso.tasks.datamodule import TrainBatch
 from dso.training import processes
 from dso.training.clipped import clip_share, group_advantages, grpo, ppo, value_loss
 from dso.training.combine import EPSILON
 from dso.training.estimators import CLIPPED, EstimatorName, mean_of_others, reinforce, rloo
 from dso.training.settings import GRPO, PPO
-from dso.training.step import PolicyLoss
+from dso.training.step import PolicyLoss, populations
 from dso.training.value import ValueBaseline
 
 Drawn = list[list[tuple[int, ...]]]
@@ -116,20 +117,27 @@ class Sampler:
             self.held = Held(self._new(policy, encoded, seed) if ahead is None else ahead)
         return read_answers(policy, choices, encoded, self.held.drawn)
 
-    def draw_ahead(
-        self, policy: Policy, batches: Sequence[tuple[int, int, Sequence[EncodedChoice]]]
-    ) -> list[Drawn]:
-        """Draw the answers of all batches of an update before the first, and keep them.
+    def draw_update(
+        self,
+        policy: Policy,
+        batches: Sequence[tuple[int, int, TrainBatch, Sequence[EncodedChoice]]],
+    ) -> None:
+        """Draw the answers of all batches of an update before the first, and count their tokens.
 
         Args:
             policy: as it stays during the update.
-            batches: (step, seed, choices) of each.
-
-        Returns:
-            The answers to each batch.
+            batches: (step, seed, batch, its choices as tokens) of each.
         """
-        self._ahead = {step: self._new(policy, encoded, seed) for step, seed, encoded in batches}
-        return list(self._ahead.values())
+        self._ahead = {step: self._new(policy, codes, seed) for step, seed, _, codes in batches}
+        counts: dict[str, list[Tensor]] = {}
+        for (_, _, batch, _), drawn in zip(batches, self._ahead.values(), strict=True):
+            lengths = torch.tensor([sum(map(len, answers)) for answers in drawn])
+            for name, where in populations(batch.table).items():
+                counts.setdefault(name, []).append(lengths[where.cpu()].sum())
+        self.tokens = {
+            name: update_tokens(torch.stack(values).to(policy.device), len(batches))
+            for name, values in counts.items()
+        }
 
     def _new(self, policy: Policy, encoded: Sequence[EncodedChoice], seed: int) -> Drawn:
         generator = torch.Generator(policy.device).manual_seed(seed)

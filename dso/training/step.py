@@ -164,6 +164,12 @@ class StepFigures:
     no_signal: dict[str, Tensor]
     """By population: share of the prompts whose answers all have the same combined reward."""
 
+    def named(self) -> dict[str, Tensor]:
+        """All of them as `raw/parity`, `spread/parity`, ..."""
+        return {
+            f"{kind}/{name}": v for kind, part in vars(self).items() for name, v in part.items()
+        }
+
 
 def step_loss(
     scored: Scored,

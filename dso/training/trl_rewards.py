@@ -34,7 +34,8 @@ from dso.tasks.datamodule import TrainBatch
 from dso.tasks.table import ChoiceTable
 from dso.training.clipped import group_advantages
 from dso.training.constraint import KLController
-from dso.training.module import SteeringModule, TrainingDiverged
+from dso.training.learner import TrainingDiverged
+from dso.training.module import SteeringModule
 from dso.training.step import Rewarded, Sampled, Scored, populations, reward
 
 KLPart = Literal["loss", "reward", "none"]

@@ -18,6 +18,7 @@ from dso.encoding import EncodedChoice
 from dso.policy import Policy
 from dso.steering import soft_threshold_
 from dso.training.module import SteeringModule
+from dso.training.setting_up import affine_parameters
 from dso.training.trl_rewards import Rewards, diverged, evaluating
 
 STATE = "dso_state.json"
@@ -78,7 +79,7 @@ class Watch(TrainerCallback):
         l1 = self.module.objective.l1
         if l1 > 0:
             rate = given["optimizer"].param_groups[0]["lr"]
-            soft_threshold_(self.module.affine_parameters, rate * l1)
+            soft_threshold_(affine_parameters(self.module.adapted), rate * l1)
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Our figures under the names of our own training, trl's behind `trl/`."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dso.steering import SteeringConfig, attach, soft_threshold_, sparsify, sparsity
+from dso.steering import SteeringConfig, attach, neurons_kept, soft_threshold_, sparsify, sparsity
 from dso.steering.sparsity import adapter_parts
 from tests.steering.steered import steer
 from tests.tiny_models import tiny_llama
@@ -50,6 +50,7 @@ def test_sparsify_keeps_the_share_and_the_strongest(keep, config):
     after = sizes()
     assert kept == round(keep * before.numel()) == (after > 0).sum()
     assert sparsity(model) == pytest.approx(1 - kept / before.numel())
+    assert neurons_kept(model) == pytest.approx(kept / before.numel())
     assert torch.equal(after[after > 0], before[after > 0])
     if 0 < keep < 1:
         assert before[after > 0].min() > before[after == 0].max()

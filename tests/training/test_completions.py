@@ -6,26 +6,19 @@ import pytest
 
 from dso.sampling import Sampling
 from dso.training import SaveCompletions
-from tests.organism import module, small_data, trainer
+from tests.organism import Records, module, small_data, trainer
 
 pq = pytest.importorskip("pyarrow.parquet")
 
 
 def test_every_answer_of_a_written_step_stands_in_its_file(tmp_path):
     run = module(estimator="rloo", sampling=Sampling(3, 4))
-    records = []
-    plain = run._log_step
-
-    def keep(*given):
-        records.append(run.last_step)
-        plain(*given)
-
-    run._log_step = keep
-    trainer(tmp_path, 4, SaveCompletions(every_n_steps=2)).fit(run, small_data())
+    records = Records()
+    trainer(tmp_path, 4, records, SaveCompletions(every_n_steps=2)).fit(run, small_data())
     files = sorted((tmp_path / "completions").iterdir())
     assert [file.name for file in files] == ["000000-0.parquet", "000002-0.parquet"]
     rows = pq.read_table(files[1]).to_pylist()
-    record = records[2]
+    record = records.steps[2]
     assert len(rows) == 16 * 3
     assert {row["step"] for row in rows} == {2} and {row["strength"] for row in rows} == {1.0}
     for n, choice in enumerate(record.choices):

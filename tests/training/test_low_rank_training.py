@@ -7,7 +7,8 @@ import torch
 
 from dso.steering import SteeringConfig
 from dso.training import Objective, Optimisation, SaveAdapter, Steering
-from tests.organism import base_policy, module, small_data, trainer
+from dso.training.setting_up import affine_parameters
+from tests.organism import Records, base_policy, module, small_data, trainer
 
 RANKED = Steering(rank=2)
 
@@ -19,14 +20,14 @@ def low(run):
 
 def test_a_short_run_lowers_the_loss_and_keeps_the_base_at_no_strength(tmp_path):
     run = module(steering=RANKED, optimisation=Optimisation(learning_rate=1e-3, warmup=0))
-    losses = []
-    run._log_step = lambda loss, *rest: losses.append(float(loss.detach()))
+    records = Records()
     data = small_data(pairs=4, pool=8)  # every step is the same batch
-    trainer(tmp_path, 6, SaveAdapter()).fit(run, data)
+    trainer(tmp_path, 6, records, SaveAdapter()).fit(run, data)
+    losses = records.figure("loss")
     assert losses[-1] < losses[0]
     assert len(low(run)) == 2 * 4  # U and V in each of four blocks
     assert all(bool(p.any()) for p in low(run))
-    encoded = run._encode(data.train_dataloader().batch(0).choices)
+    encoded = run.learner.encode(data.train_dataloader().batch(0).choices)
     base = base_policy().score(encoded, range(len(encoded)))
     with torch.no_grad(), run.adapted.strength_at(0.0):
         scores = run.policy.score(encoded, range(len(encoded)))
@@ -55,7 +56,7 @@ def test_it_has_a_learning_rate_of_its_own_and_without_it_there_is_one_group(tmp
             wanted = [list(run.adapted.parameters())]
             wanted = [[p for p in wanted[0] if p.requires_grad]]
         else:
-            wanted = [run.affine_parameters, low(run)]
+            wanted = [affine_parameters(run.adapted), low(run)]
         for group, parameters in zip(groups, wanted, strict=True):
             assert [id(p) for p in group["params"]] == [id(p) for p in parameters]
 
@@ -64,7 +65,7 @@ def test_l1_takes_scales_and_shifts_only(tmp_path):
     run = module(steering=RANKED, objective=Objective(l1=0.6))
     trainer(tmp_path, 4).fit(run, small_data())
     assert not any(bool((p == 0).any()) for p in low(run))
-    assert any(bool((p == 0).any()) for p in run.affine_parameters)
+    assert any(bool((p == 0).any()) for p in affine_parameters(run.adapted))
 
 
 @pytest.mark.parametrize(

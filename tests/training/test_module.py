@@ -17,8 +17,8 @@ from dso.training import (
     Steering,
     TrainingDiverged,
 )
-from dso.training import module as module_file
-from tests.organism import adapter, module, organism, small_data, trainer
+from dso.training import learner as learner_file
+from tests.organism import Records, adapter, module, organism, small_data, trainer
 
 
 def vectors(run):
@@ -52,8 +52,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, estimator, epochs):
     resumed = module(**settings)
     trainer(tmp_path, 9).fit(resumed, small_data(), ckpt_path=half)
     assert all(torch.equal(v, vectors(resumed)[n]) for n, v in vectors(whole).items())
-    assert resumed.controller.state_dict() == whole.controller.state_dict()
-    assert torch.equal(resumed.gap.gap, whole.gap.gap)
+    controllers = [run.learner.controller.state_dict() for run in (resumed, whole)]
+    assert controllers[0] == controllers[1]
+    assert torch.equal(resumed.learner.gap.gap, whole.learner.gap.gap)
     for name, value in whole.state_dict().items():  # the baseline of ppo among them
         assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -67,9 +68,9 @@ def test_sampled_estimators_lower_the_bias_of_one_batch(tmp_path, estimator):
         optimisation=Optimisation(warmup=0),
         kl=KLBudget(budget=1.0),
     )
-    gaps = []
-    run._log_step = lambda loss, figures, kl, gap: gaps.append(float(gap.bias))
-    trainer(tmp_path, 25).fit(run, small_data(pairs=4, pool=8))
+    records = Records()
+    trainer(tmp_path, 25, records).fit(run, small_data(pairs=4, pool=8))
+    gaps = records.figure("bias")
     assert gaps[0] > 0.3
     assert gaps[-1] < 0.7 * gaps[0]
 
@@ -78,14 +79,13 @@ def test_the_scores_of_an_objective_do_not_change_with_the_estimator(tmp_path):
     seen = []
     for estimator in ("exact", "reinforce", "rloo"):
         run = module(estimator=estimator, sampling=Sampling(4, 4))
-        values = {}
-        run._log_step = lambda loss, figures, kl, gap, into=values: into.update(figures.raw, kl=kl)
-        trainer(tmp_path, 1).fit(run, small_data(pairs=4, pool=8))
-        seen.append({name: float(v) for name, v in values.items()})
+        records = Records()
+        trainer(tmp_path, 1, records).fit(run, small_data(pairs=4, pool=8))
+        seen.append({name: float(v) for name, v in records.steps[0].figures.items()})
     for other in seen[1:]:
-        for name in ("twin_consistency", "pair_anchor", "option_mass", "kl"):
+        for name in ("raw/twin_consistency", "raw/pair_anchor", "raw/option_mass", "kl"):
             assert other[name] == pytest.approx(seen[0][name], abs=1e-5)
-        assert other["capability"] == pytest.approx(seen[0]["capability"], abs=0.1)
+        assert other["raw/capability"] == pytest.approx(seen[0]["raw/capability"], abs=0.1)
 
 
 def test_a_checkpoint_of_another_form_is_refused(tmp_path):
@@ -109,7 +109,7 @@ def test_one_seed_gives_one_adapter_and_two_give_two(tmp_path):
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_training_stops_at_a_nan_and_keeps_the_last_good_adapter(tmp_path, monkeypatch, where):
-    plain, calls, good = module_file.step_loss, [], {}
+    plain, calls, good = learner_file.step_loss, [], {}
 
     def poisoned(scored, *rest):
         calls.append(1)
@@ -122,7 +122,7 @@ def test_training_stops_at_a_nan_and_keeps_the_last_good_adapter(tmp_path, monke
         # sqrt has an infinite slope at 0: a finite loss whose gradient is not.
         return loss + (scored.log_probs[:, 0] * 0).sum().abs().sqrt(), figures
 
-    monkeypatch.setattr(module_file, "step_loss", poisoned)
+    monkeypatch.setattr(learner_file, "step_loss", poisoned)
     run = module()
     with pytest.raises(TrainingDiverged, match=f"{where} is"):
         trainer(tmp_path, 5, SaveAdapter()).fit(run, small_data())
@@ -134,31 +134,29 @@ def test_training_stops_at_a_nan_and_keeps_the_last_good_adapter(tmp_path, monke
 
 def test_the_first_step_starts_at_the_base_and_lowers_the_loss_of_its_batch(tmp_path):
     run = module(optimisation=Optimisation(learning_rate=1e-3, warmup=0))
-    values = []
-    run._log_step = lambda loss, figures, kl, gap: values.append(
-        (float(loss.detach()), figures.raw, float(kl.detach()))
-    )
+    records = Records()
     data = small_data(pairs=4, pool=8)  # every step is the same batch
-    trainer(tmp_path, 6).fit(run, data)
-    assert abs(values[0][2]) < 1e-6
-    assert float(values[0][1]["pair_anchor"]) < 1e-9
-    assert float(values[0][1]["option_mass"]) < 1e-6
-    assert values[-1][0] < values[0][0]
+    trainer(tmp_path, 6, records).fit(run, data)
+    assert abs(records.figure("kl")[0]) < 1e-6
+    assert records.figure("raw/pair_anchor")[0] < 1e-9
+    assert records.figure("raw/option_mass")[0] < 1e-6
+    losses = records.figure("loss")
+    assert losses[-1] < losses[0]
 
 
 @pytest.mark.parametrize("kept", [0, 2**20])
 def test_what_is_kept_of_the_base_equals_what_the_base_says(tmp_path, monkeypatch, kept):
-    monkeypatch.setattr(module_file, "KEPT_VOCABULARY", kept)
+    monkeypatch.setattr(learner_file, "KEPT_VOCABULARY", kept)
     run = module()
     run.configure_model()
     data = small_data(forms=[" the {}"])  # two tokens: answers have further positions
     trainer(tmp_path, 7).fit(run, data)
-    assert bool(run.base.answers) == bool(kept)
+    assert bool(run.learner.base.answers) == bool(kept)
     batch = data.train_dataloader().batch(3)
-    encoded = run._encode(batch.choices)
+    encoded = run.learner.encode(batch.choices)
     with torch.no_grad(), run.policy.base():
         plain = run.policy.score(encoded, range(batch.ambiguous, len(encoded)))
-    options, answers = run.base.scores(encoded, batch.ambiguous)
+    options, answers = run.learner.base.scores(encoded, batch.ambiguous)
     torch.testing.assert_close(options, plain.options, atol=1e-4, rtol=0)
     torch.testing.assert_close(answers, plain.answers, atol=1e-4, rtol=0)
 

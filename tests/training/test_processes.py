@@ -88,8 +88,8 @@ def fit(folder: Path, name: str, share: int) -> dict[str, Any]:
     figures = {n: float(v) for n, v in loop.callback_metrics.items() if n.startswith("val/")}
     return {
         "adapter": {n: p.detach() for n, p in named if p.requires_grad},
-        "gap": run.gap.state_dict(),
-        "controller": run.controller.state_dict(),
+        "gap": run.learner.gap.state_dict(),
+        "controller": run.learner.controller.state_dict(),
         "figures": figures,
     }
 

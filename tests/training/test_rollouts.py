@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from dso.policy import Policy
-from dso.sampling import Sampling, read_answers
+from dso.sampling import Sampling
+from dso.tasks import tabulate
+from dso.tasks.datamodule import TrainBatch
 from dso.training import GRPO, PPO
 from dso.training.clipped import group_advantages, value_loss
 from dso.training.estimators import reinforce
@@ -116,13 +118,19 @@ def test_prompt_states_are_the_input_of_the_output_layer_whatever_the_strength(s
 def test_answers_drawn_ahead_are_those_drawn_in_turn(steered, asked):
     encoded = steered.encode(asked)
     sampler = Sampler("grpo", Sampling(3, 4), GRPO(), PPO())
-    ahead = sampler.draw_ahead(steered, [(0, 5, encoded[:4]), (1, 6, encoded[4:])])
-    assert sampler.draw(steered, asked[4:], encoded[4:], 1, 6).texts == (
-        read_answers(steered, asked[4:], encoded[4:], ahead[1]).texts
-    )
-    fresh = Sampler("grpo", Sampling(3, 4), GRPO(), PPO())
-    wanted = fresh.draw(steered, asked[4:], encoded[4:], 1, 6).texts
-    assert read_answers(steered, asked[4:], encoded[4:], ahead[1]).texts == wanted
+    batches = [
+        (n, 5 + n, TrainBatch(part, tabulate(part), len(part)), encoded[4 * n : 4 * n + 4])
+        for n, part in enumerate((asked[:4], asked[4:]))
+    ]
+    sampler.draw_update(steered, batches)
+    lengths = 0
+    for n, seed, batch, codes in batches:
+        ahead = sampler.draw(steered, batch.choices, codes, n, seed)
+        fresh = Sampler("grpo", Sampling(3, 4), GRPO(), PPO())
+        assert ahead.texts == fresh.draw(steered, batch.choices, codes, n, seed).texts
+        lengths += int(ahead.length.sum())
+    assert float(sampler.tokens["ambiguous"]) == lengths / 2
+    assert float(sampler.tokens["known"]) == 0
 
 
 @pytest.mark.parametrize("loss_type", ["dapo", "cispo"])

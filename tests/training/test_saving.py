@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from dso.steering import SteeringConfig
 from dso.training import Custom, Objective, RewardFailed, SaveAdapter, SaveBest
-from dso.training import module as module_file
+from dso.training import learner as learner_file
 from tests.organism import module, small_data, trainer
 
 CALLS: list[int] = []
@@ -50,13 +50,13 @@ def test_a_reward_that_fails_stops_the_run_and_keeps_the_last_good_adapter(
 ):
     CALLS.clear()
     good = {}
-    plain = module_file.reward
+    plain = learner_file.reward
 
     def watch(*given):
         good.update(vectors(run))
         return plain(*given)
 
-    monkeypatch.setattr(module_file, "reward", watch)
+    monkeypatch.setattr(learner_file, "reward", watch)
     custom = Custom(f"{__name__}.{name}", on="all")
     run = module(objective=Objective(custom_rewards=(custom,)))
     data = small_data()
