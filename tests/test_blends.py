@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dso import scoring
 from dso.checkpointing import checkpointed
 from dso.encoding import Blend, EncodedChoice, blended
 from dso.policy import Policy
@@ -239,7 +240,7 @@ def test_gradients_of_blends_are_those_of_full_sequences(family):
 
 def test_a_batch_without_blends_is_put_to_the_model_as_tokens(monkeypatch):
     policy = policy_of("llama")
-    monkeypatch.setattr(Policy, "_mixed", None)
+    monkeypatch.setattr(scoring, "_mixed", None)
     with torch.no_grad():
         found = policy.option_log_probs(BATCH)
         torch.testing.assert_close(found, naive(policy, BATCH), **TOLERANCE)

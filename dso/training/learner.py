@@ -19,9 +19,10 @@ from torch import Tensor
 from dso.checkpointing import checkpointed
 from dso.encoding import EncodedChoice
 from dso.metrics import kl_divergence
-from dso.policy import Policy, Scores
+from dso.policy import Policy
 from dso.rewards import RunningGap
 from dso.sampling import Rollouts
+from dso.scoring import Scores
 from dso.tasks.choice import Choice
 from dso.tasks.datamodule import TrainBatch, TrainSteps
 from dso.training import processes

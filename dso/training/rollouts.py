@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from dso.encoding import EncodedChoice
-from dso.policy import Policy, Scores
+from dso.policy import Policy
 from dso.sampling import Rollouts, Sampling, read_answers, sample_tokens
+from dso.scoring import Scores
 from dso.tasks.choice import Choice
 from dso.tasks.datamodule import TrainBatch
 from dso.training import processes

@@ -14,8 +14,9 @@ from torch.distributed.tensor import DTensor
 
 from dso.checkpointing import checkpointed
 from dso.encoding import EncodedChoice
-from dso.policy import Policy, Scores
+from dso.policy import Policy
 from dso.sampling import Sampling, sample_tokens
+from dso.scoring import Scores
 from dso.tasks import ChoiceDataModule
 from dso.training import Objective, SaveAdapter, processes
 from dso.training.sharding import ShardedStrategy, average_gradients, shard
