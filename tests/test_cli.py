@@ -170,6 +170,29 @@ def test_fit_names_an_unknown_field(tmp_path, capsys):
     assert "objectives" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model.estimator", "rlo"), "Got value: rlo"),
+        (("--model.objective.schedules", '{"x": {}}'), "schedules names x; wanted some of"),
+        (("--model.objective.custom_rewards", '[{"function": "nope.f"}]'), "nope.f cannot be"),
+        (("--model.virtual", "0.5", "--model.estimator", "rloo"), "virtual is 0.5 and the"),
+        (("--ckpt_path", "nowhere.ckpt"), "Checkpoint file not found: nowhere.ckpt"),
+        (("--trainer.accelerator", "nothing"), "nothing"),
+    ],
+)
+def test_fit_names_a_bad_value_in_few_lines(tmp_path, capsys, arguments, message):
+    try:
+        assert fit(tmp_path, "configs/organism-llm.yaml", *arguments) == 2
+    except SystemExit as stop:
+        assert stop.code == 2
+    error = capsys.readouterr().err
+    said = [line for line in error.splitlines() if not line.startswith("Seed set")]
+    assert message in error
+    assert "Traceback" not in error and "usage:" not in error
+    assert len(said) <= 6, error
+
+
 def test_fit_needs_a_model_that_exists(tmp_path, capsys):
     assert fit(tmp_path, "configs/organism-llm.yaml", "--model.model", "./nothing") == 2
     assert "does not exist" in capsys.readouterr().err

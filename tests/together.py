@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 # They are forked from a process that has imported this much and done nothing else.
-IMPORTED = ["dso.training", "dso.training.sharding", "tests.organism", "tests.tiny_models"]
+IMPORTED = ["dso.training.cli", "dso.training.sharding", "tests.organism", "tests.tiny_models"]
 LIMIT = 240
 """Seconds after which processes that wait for one another are ended."""
 

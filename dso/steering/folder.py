@@ -12,6 +12,7 @@ Source of the method: arXiv 2512.15926.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import shutil
@@ -72,8 +73,10 @@ def save_adapter(
     """Write one adapter of a model into a folder, replacing one that is there.
 
     The files are written beside the folder and moved in when they are complete, the config last: a
-    crash leaves the old adapter, the new one, or a folder that says it is incomplete, and never a
-    mixture. Other files in the folder are left alone. In a distributed run call it on one process.
+    crash leaves the old adapter or the new one (with, at worst, the recipe and the measurements of
+    the old), and never a mixture. Over an adapter of another form it can leave a folder that says
+    it is incomplete. Other files in the folder are left alone. In a distributed run call it on one
+    process.
 
     Args:
         recipe, measurements: for the config and the card; None keeps what the config has.
@@ -104,12 +107,22 @@ def save_adapter(
         card = model_card(config, class_name=type(unwrap(model)).__name__)
         (draft / CARD_NAME).write_text(card, encoding="utf-8")
         target.mkdir(exist_ok=True)
-        (target / CONFIG_NAME).unlink(missing_ok=True)
+        if _form(target / CONFIG_NAME) != _form(draft / CONFIG_NAME):
+            (target / CONFIG_NAME).unlink(missing_ok=True)
         for name in FILES:
             (draft / name).replace(target / name)
     finally:
         shutil.rmtree(draft)
     return target
+
+
+def _form(config: Path) -> dict[str, Any] | None:
+    """What a config file says of the weights beside it; None where there is none to be read."""
+    try:
+        values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {k: v for k, v in values.items() if k not in ("recipe", "measurements")}
 
 
 def load_adapter(

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from dso.tasks import grammar
 from dso.tasks.choice import Choice, Option, Part
 from dso.tasks.occupations import GENDERS, Gender, OccupationPart, select, side
 from dso.tasks.quiz import quiz
 from dso.tasks.task import Task, TaskData
+
+TrainedOn = Literal["train", "compound"]
+"""Occupations that can be trained on."""
 
 EVALUATION_SEED = 1_000_003
 """Seed of validation and evaluation data, the same in every run."""
@@ -196,6 +200,8 @@ class Coreference(Task):
         forms: surface forms that count as an answer, `{}` standing for the word. The default list
             serves any model; a model whose answers always have one form is faster with that one.
         seed: of the draw. Evaluation data do not depend on it: all runs are measured alike.
+        occupations: the occupations trained on, in the pool too: `train`, or `compound` for others,
+            whose names have two and three words.
     """
 
     def __init__(
@@ -206,6 +212,7 @@ class Coreference(Task):
         evaluation: int = 300,
         forms: Sequence[str] = DEFAULT_FORMS,
         seed: int = 0,
+        occupations: TrainedOn = "train",
     ) -> None:
         for name, value in (("pairs", pairs), ("pool", pool), ("validation", validation)):
             if value < 4:
@@ -214,29 +221,38 @@ class Coreference(Task):
             raise ValueError(f"coreference: evaluation is {evaluation}; wanted at least 4")
         if not forms or any("{}" not in form for form in forms):
             raise ValueError(f"coreference: every form needs '{{}}' for the answer; got {forms}")
+        if occupations not in get_args(TrainedOn):
+            raise ValueError(
+                f"coreference: occupations is {occupations!r}; wanted one of "
+                f"{', '.join(get_args(TrainedOn))}"
+            )
         self.pairs = pairs
         self.pool = pool
         self.validation = validation
         self.evaluation = evaluation
         self.forms = list(forms)
         self.seed = seed
+        self.occupations: TrainedOn = occupations
 
     def load(self) -> TaskData:
         """Generate the choices."""
         quarter = self.pool // 4
         half = self.pool - 2 * quarter
-        pool = mixture("train", "train", (half, quarter, quarter), self.seed, "pool", self.forms)
+        counts = half, quarter, quarter
+        trained = self.occupations
         return TaskData(
-            train=ambiguous(self.pairs, "train", "train", self.seed, "train", self.forms),
-            pool=pool,
+            train=ambiguous(self.pairs, trained, "train", self.seed, "train", self.forms),
+            pool=mixture(trained, "train", counts, self.seed, "pool", self.forms),
             validation=self._split("validation", "validation", "validation", self.validation),
             evaluation=[
-                *self._split("train", "test", "train_occupations", self.evaluation),
+                *self._split(trained, "test", "train_occupations", self.evaluation),
                 *self._split("test", "test", "heldout_occupations", self.evaluation),
             ],
         )
 
-    def _split(self, occupations: Part, wording: Part, name: str, count: int) -> list[Choice]:
+    def _split(
+        self, occupations: OccupationPart, wording: Part, name: str, count: int
+    ) -> list[Choice]:
         return [
             *ambiguous(count, occupations, wording, EVALUATION_SEED, name, self.forms),
             *mixture(occupations, wording, (count,) * 3, EVALUATION_SEED, name, self.forms),

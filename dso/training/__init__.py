@@ -8,7 +8,7 @@ from dso.training.learner import Learner, TrainingDiverged
 from dso.training.module import SteeringModule
 from dso.training.objective import Custom, Objective, Schedule
 from dso.training.presets import preset
-from dso.training.saving import SaveAdapter, SaveBest
+from dso.training.saving import Checkpoints, SaveAdapter, SaveBest
 from dso.training.settings import GRPO, PPO, Optimisation, Steering
 from dso.training.sharding import ShardedStrategy
 from dso.training.step import Sampled, Scored, reward, step_loss
@@ -18,6 +18,7 @@ __all__ = [
     "GRPO",
     "PPO",
     "Answer",
+    "Checkpoints",
     "Custom",
     "KLBudget",
     "KLController",

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
+import torch.distributed as dist
 from jsonargparse import set_parsing_settings
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
@@ -18,7 +24,7 @@ from dso.tasks import ChoiceDataModule
 from dso.training.completions import SaveCompletions
 from dso.training.module import SteeringModule
 from dso.training.presets import STEPS
-from dso.training.saving import SaveAdapter, SaveBest
+from dso.training.saving import Checkpoints, SaveAdapter, SaveBest, WholeFiles
 from dso.training.trl_backend import TRL, last_trl_checkpoint, train_with_trl
 
 FIT_HELP = """\
@@ -31,7 +37,23 @@ on with --ckpt_path last, from <trainer.default_root_dir>/checkpoints.
 With --backend trl the same adapter is trained by trl's GRPOTrainer or RLOOTrainer."""
 Backend = Literal["lightning", "trl"]
 
+# What gloo, nccl and their sockets say when another process is gone or no longer answers.
+LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.I)
+
 log = logging.getLogger(__name__)
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the run has died, or no longer answers."""
+
+
+class FitParser(LightningArgumentParser):
+    """Says what is wrong without the hundred lines of usage that would hide it."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and leave with status 2."""
+        print(f"dso fit: {message}\n(dso fit --help lists every field)", file=sys.stderr)
+        raise SystemExit(2)
 
 
 class FitCLI(LightningCLI):
@@ -46,16 +68,24 @@ class FitCLI(LightningCLI):
         parser.add_class_arguments(TRL, "trl")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Log to CSV in the run's own folder unless the configuration names a logger."""
+        """Add what the configuration leaves open: CSV log, whole checkpoints, callbacks."""
         settings = self._get(self.config_init, "trainer", default={})
         if settings.get("logger") is None:
-            kwargs["logger"] = CSVLogger(settings["default_root_dir"], name="logs")
+            # Often: what is not written yet is lost when the process is killed.
+            kwargs["logger"] = CSVLogger(
+                settings["default_root_dir"], name="logs", flush_logs_every_n_steps=10
+            )
+        plugins = settings.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, WholeFiles()]
+        self.trainer_defaults["callbacks"] = _missing(settings, self.trainer_defaults["callbacks"])
         return super().instantiate_trainer(**kwargs)
 
     def fit(self, model: SteeringModule, datamodule: ChoiceDataModule, **given: Any) -> None:
         """Train, with the backend asked for."""
         if self._get(self.config_init, "backend") == "lightning":
-            self.trainer.fit(model, datamodule=datamodule, **given)
+            self._fit_with_lightning(model, datamodule, **given)
             return
         log.info(
             "backend trl: of `trainer` only max_steps and default_root_dir are read; there is no "
@@ -77,6 +107,39 @@ class FitCLI(LightningCLI):
             checkpoint=given.get("ckpt_path"),
         )
 
+    def _fit_with_lightning(
+        self, model: SteeringModule, datamodule: ChoiceDataModule, **given: Any
+    ) -> None:
+        """Train with Lightning; say where it goes on, and what to do when a process is lost."""
+        if given.get("ckpt_path") == "last":
+            found = [
+                path
+                for callback in self.trainer.checkpoint_callbacks
+                if isinstance(callback, ModelCheckpoint) and callback.dirpath is not None
+                for path in Path(callback.dirpath).glob("last*.ckpt")
+            ]
+            newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+            given["ckpt_path"] = newest and str(newest)
+            if newest is None:
+                log.info("no checkpoint to resume from yet: starting afresh")
+            else:
+                log.info("resuming from %s", newest)
+        try:
+            self.trainer.fit(model, datamodule=datamodule, **given)
+        except RuntimeError as error:
+            # Our own errors are of classes of their own, and both say more and are no such thing.
+            lost = isinstance(error, dist.DistError) or (
+                type(error) is RuntimeError and LOST.search(str(error)) is not None
+            )
+            if self.trainer.world_size == 1 or not lost:
+                raise
+            raise ProcessLost(_lost(self.trainer, error)) from error
+        if "loss" not in self.trainer.callback_metrics:
+            log.info(
+                "no step was left to do: the run had come to its end. A finished run cannot be "
+                "made longer; start another in a folder of its own"
+            )
+
     def before_fit(self) -> None:
         """Put the checkpoints beside the adapter, and say where."""
         root = Path(self.trainer.default_root_dir)
@@ -90,12 +153,59 @@ class FitCLI(LightningCLI):
         log.info("adapter: %s", Path(self.trainer.default_root_dir) / "adapter")
 
 
+def _missing(settings: Any, defaults: Sequence[Callback]) -> list[Callback]:
+    """Those of the default callbacks that the trainer's settings neither replace nor forbid."""
+    given = settings.get("callbacks") or []
+    given = given if isinstance(given, list) else [given]
+    replaced: list[type] = [type(callback) for callback in given]
+    if settings.get("enable_progress_bar") is False or _any(given, ProgressBar):
+        replaced.append(ProgressBar)
+    resumable = any(isinstance(c, ModelCheckpoint) and c.save_last for c in given)
+    if settings.get("enable_checkpointing") is False or resumable:
+        replaced.append(Checkpoint)
+    return [callback for callback in defaults if not isinstance(callback, tuple(replaced))]
+
+
+def _any(callbacks: Sequence[Callback], kind: type) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
+
+
+def _lost(trainer: Trainer, error: RuntimeError) -> str:
+    """What a user needs to know when another process of the run is gone."""
+    reason = str(error).splitlines()[0]
+    message = f"another process of this run has died or no longer answers ({reason})."
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SaveAdapter):
+            folder = callback.place(trainer)
+            steps = _steps(folder)
+            if steps is not None:
+                message += f" The adapter as of step {steps} is in {folder}."
+    return (
+        f"{message} Look at the end of the other processes' output for the cause, then go on "
+        "with --ckpt_path last"
+    )
+
+
+def _steps(folder: Path) -> int | None:
+    """After how many steps an adapter folder was written, if it is there and whole."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return int(config["recipe"]["steps"])
+
+
 def fit(arguments: Sequence[str]) -> None:
-    """Run `dso fit` with the command line's arguments."""
+    """Run `dso fit` with the command line's arguments.
+
+    Raises:
+        ValueError: settings of the trainer that do not go together.
+        ProcessLost: another process of the run has died.
+    """
     args: ArgsType = ["fit", *arguments]
-    callbacks = [
+    callbacks: list[Callback] = [
         RichProgressBar(leave=True),
-        ModelCheckpoint(every_n_train_steps=50, save_last=True, save_top_k=1),
+        Checkpoints(every_n_train_steps=50, save_last=True, save_top_k=1),
         SaveAdapter(),
         SaveBest(),
     ]
@@ -103,26 +213,31 @@ def fit(arguments: Sequence[str]) -> None:
         callbacks.append(SaveCompletions())
     # The sentences under the fields of our dataclasses become their help.
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    FitCLI(
-        SteeringModule,
-        ChoiceDataModule,
-        args=args,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={
-            "default_root_dir": "runs/fit",
-            "max_steps": STEPS,
-            "max_epochs": 1,
-            # Counted in steps of the run: without this a run shorter than an interval is refused.
-            "val_check_interval": 50,
-            "check_val_every_n_epoch": None,
-            "log_every_n_steps": 1,
-            "num_sanity_val_steps": 0,
-            # Its sampler would shuffle; ours keeps twins together and gives each process its own.
-            "use_distributed_sampler": False,
-            "callbacks": callbacks,
-            "enable_model_summary": False,
-        },
-        parser_kwargs={"prog": "dso", "fit": {"description": FIT_HELP}},
-        auto_configure_optimizers=False,
-    )
+    defaults = {
+        "default_root_dir": "runs/fit",
+        "max_steps": STEPS,
+        "max_epochs": 1,
+        # Counted in steps of the run: without this a run shorter than an interval is refused.
+        "val_check_interval": 50,
+        "check_val_every_n_epoch": None,
+        "log_every_n_steps": 1,
+        "num_sanity_val_steps": 0,
+        # Its sampler would shuffle; ours keeps twins together and gives each process its own.
+        "use_distributed_sampler": False,
+        "callbacks": callbacks,
+        "enable_model_summary": False,
+    }
+    try:
+        FitCLI(
+            SteeringModule,
+            ChoiceDataModule,
+            args=args,
+            parser_class=FitParser,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults=defaults,
+            parser_kwargs={"prog": "dso", "fit": {"description": FIT_HELP}},
+            auto_configure_optimizers=False,
+        )
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error

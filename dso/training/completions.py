@@ -61,7 +61,7 @@ class SaveCompletions(L.Callback):
         folder = Path(self.folder or Path(trainer.default_root_dir) / "completions")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{batch_idx:06d}-{processes.rank()}.parquet"
-        part = path.with_suffix(".part")
+        part = folder / f".{path.stem}.part"
         rows = completion_rows(record, batch_idx, pl_module.policy.render)
         pq.write_table(pa.Table.from_pylist(rows), part)
         part.replace(path)

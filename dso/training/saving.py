@@ -1,13 +1,21 @@
-"""Callbacks that keep the adapter: at the end of a run, now and then, the best one, on failure."""
+"""What a run keeps: the adapter (now and then, the best one, on failure) and where to resume from.
+
+A run may be killed at any moment. Each file is therefore written beside its place and moved there
+when it is whole.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dso.steering import save_adapter
 from dso.tasks.datamodule import ChoiceDataModule
@@ -34,6 +42,10 @@ class SaveAdapter(L.Callback):
         self.folder = folder
         self.every_n_steps = every_n_steps
 
+    def place(self, trainer: L.Trainer) -> Path:
+        """The folder it writes."""
+        return Path(self.folder or Path(trainer.default_root_dir) / "adapter")
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
         batch_idx: int,
@@ -54,7 +66,7 @@ class SaveAdapter(L.Callback):
             self._save(trainer, pl_module)
 
     def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        _save(trainer, module, Path(self.folder or Path(trainer.default_root_dir) / "adapter"))
+        _save(trainer, module, self.place(trainer))
 
 
 class SaveBest(L.Callback):
@@ -93,6 +105,79 @@ class SaveBest(L.Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Restore what `state_dict` returned."""
         self.best = state_dict["best"]
+
+
+class Checkpoints(ModelCheckpoint):
+    """Lightning's, but where a step is followed by a validation, written behind it.
+
+    Lightning writes before the validation and leaves it out when a run is resumed from there: the
+    best adapter would be another than that of the uninterrupted run. Takes what `ModelCheckpoint`
+    takes.
+    """
+
+    _behind_validation = False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """Write, or wait for the validation."""
+        loop = trainer.fit_loop
+        assert loop._data_fetcher is not None
+        self._behind_validation = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        if not self._behind_validation:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what has waited."""
+        if self._behind_validation:
+            self._behind_validation = False
+            # It looks at the number of steps alone.
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
+        super().on_validation_end(trainer, pl_module)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, and never half of the new over the last good one.
+
+    Lightning's own are written to the system's temporary folder and moved. On a cluster that is
+    another file system than the run's, and to move is then to copy: a process killed meanwhile
+    leaves half a file. Remote addresses (`s3://...`) are left to Lightning.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write beside the place, wait for the disk, move in."""
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        with part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read one.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it cannot be read.
+        """
+        location = map_location or (lambda storage, _: storage)
+        try:
+            return super().load_checkpoint(path, location, weights_only)
+        except (RuntimeError, EOFError) as error:
+            raise ValueError(
+                f"{path} cannot be read as a checkpoint ({error}); it was cut short or altered. "
+                "Resume from another one, or leave ckpt_path out to start afresh"
+            ) from error
 
 
 def recipe(

@@ -163,6 +163,23 @@ def test_the_splits_have_their_occupations(data):
     assert occupations(by_split["heldout_occupations"]) == names("test")
 
 
+def test_compound_occupations_take_the_place_of_the_trained_ones():
+    sizes = {"pairs": 32, "pool": 64, "validation": 4, "evaluation": 32}
+    plain, compound = (
+        Coreference(**sizes).load(),
+        Coreference(**sizes, occupations="compound").load(),
+    )
+    names = {o.name for o in select("compound")}
+    splits = {"train", "pool", "train_occupations"}
+    for choices in (compound.train, compound.pool, compound.evaluation):
+        for choice in choices:
+            if choice.split in splits:
+                assert set(choice.occupations) <= names
+    assert {name for c in compound.train for name in c.occupations} == names
+    assert compound.validation == plain.validation
+    assert compound.evaluation[32 * 5 :] == plain.evaluation[32 * 5 :]
+
+
 def test_the_sizes_are_those_asked_for():
     data = Coreference(pairs=5, pool=10, validation=6, evaluation=7).load()
     assert len(data.train) == 10
@@ -203,6 +220,7 @@ def test_forms_are_used_everywhere():
         ({"evaluation": 3}, "evaluation is 3"),
         ({"forms": ()}, "every form needs"),
         ({"forms": (" {}", "the")}, "every form needs"),
+        ({"occupations": "test"}, "occupations is 'test'; wanted one of train, compound"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -1,13 +1,19 @@
-"""Time and memory of one training step, on a model with random weights.
+"""Time, use of the hardware and memory of one exact training step, on a model with random weights.
 
-    python scripts/benchmark_step.py [--size 8b] [--device cuda] [--output runs/benchmark]
+    python -m scripts.benchmarks.step [--size 8b] [--device cuda] [--output runs/benchmark]
 
 The model is built on the device, so nothing is downloaded. A step is an `exact` training step as
-`dso.training.SteeringModule` takes it: the prompts are scored at strength 1 with gradients and at
-strength 0 without, the loss has all its terms, half of the prompts have a right answer and the KL
-to the base. It is measured with gradient checkpointing and without. Tokens are those of the
-prompts, counted once a step although both passes read them. Memory is the peak that torch has
-allocated on the GPU; on the CPU it is the process' resident size between forward and backward.
+`dso.training.SteeringModule` takes it when it sees its prompts for the first time: they are scored
+at strength 1 with gradients and at strength 0 without, the loss has all its terms, half of the
+prompts have a right answer and the KL to the base. It is measured with gradient checkpointing and
+without. Tokens are those of the prompts, counted once a step although both passes read them.
+
+A token takes 6 N FLOPs: 2 N forward and 2 N backward (no gradients of weights) at strength 1, and
+2 N for the base's pass. N are the parameters of the decoder's blocks: the embedding is looked up,
+and the output layer sees one position a prompt. Attention's products of activations, and what
+checkpointing computes twice, are not counted. Their rate is set beside that of one large product of
+two bfloat16 matrices, measured in the same run. Memory is the peak that torch has allocated on the
+GPU; on the CPU it is the process' resident size between forward and backward.
 """
 
 from __future__ import annotations
@@ -18,12 +24,11 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from tokenizers import Tokenizer, models
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from dso.checkpointing import checkpointed
 from dso.encoding import EncodedChoice
@@ -32,59 +37,35 @@ from dso.policy import Policy
 from dso.report import Result, write_results
 from dso.rewards import RunningGap
 from dso.steering import attach
-from dso.tasks import Choice, Option
-from dso.tasks.table import ChoiceTable, tabulate
-from dso.training import KLBudget, Objective, Optimisation
-from dso.training.constraint import KLController
-from dso.training.objective import step_loss
+from dso.tasks import Choice, Option, tabulate
+from dso.training import (
+    KLBudget,
+    KLController,
+    Objective,
+    Optimisation,
+    Scored,
+    exact,
+    reward,
+    step_loss,
+)
+from scripts.benchmarks.sizes import SIZES, random_llama
 
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
-SIZES: dict[str, dict[str, Any]] = {
-    # config.json of meta-llama/Llama-3.1-8B on the Hugging Face hub
-    "8b": {
-        "vocab_size": 128256,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-5,
-        "rope_parameters": LLAMA3_ROPE | {"factor": 8.0},
-        "tie_word_embeddings": False,
-    },
-    # config.json of meta-llama/Llama-3.2-1B
-    "1b": {
-        "vocab_size": 128256,
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 64,
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-5,
-        "rope_parameters": LLAMA3_ROPE | {"factor": 32.0},
-        "tie_word_embeddings": True,
-    },
-    "tiny": {
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 1024,
-        "tie_word_embeddings": False,
-    },
-}
 GIB = 2**30
+FLOPS_A_TOKEN = 6
+"""Per parameter of the blocks: 4 trained, 2 for the base."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's prompts, the same at every step."""
+
+    choices: list[Choice]
+    encoded: list[EncodedChoice]
+
+    @property
+    def ambiguous(self) -> int:
+        """How many come before those with a right answer."""
+        return len(self.choices) // 2
 
 
 @dataclass(frozen=True)
@@ -102,7 +83,7 @@ class Measured:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n", 1)[0],
+        description=(__doc__ or "").split("\n", 1)[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--size", choices=list(SIZES), default="8b", help="size of the Llama")
@@ -136,29 +117,42 @@ def run(
 ) -> list[Result]:
     """Build the model, measure the step both ways, print the figures and return them."""
     policy = build(size, device, seed)
-    choices, table = batch(prompts, length, SIZES[size]["vocab_size"], seed)
-    table = table.to(policy.device)
+    given = batch(prompts, length, SIZES[size]["vocab_size"], seed)
     trained = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
+    weights = [p for p in policy.model.parameters() if not p.requires_grad]
+    inside = blocks(policy)
+    rate = matmul_rate(policy.device)
     counts = {
-        "parameters": sum(p.numel() for p in policy.model.parameters()) - trained,
+        "parameters": sum(p.numel() for p in weights),
+        "parameters_of_the_blocks": inside,
         "trained_parameters": trained,
+        "weights_gib": sum(p.numel() * p.element_size() for p in weights) / GIB,
+        "matmul_tflops": rate / 1e12,
     }
-    print(f"Llama {size}: {counts['parameters']:,} parameters, {trained:,} trained, on {device}")
+    print(
+        f"Llama {size}: {counts['parameters']:,} parameters, {trained:,} trained, on {device}; "
+        f"weights {counts['weights_gib']:.2f} GiB, products at {rate / 1e12:.2f} TFLOP/s"
+    )
     results = []
     # Checkpointed first: a process on the CPU does not give its memory back.
     for name in ("checkpointed", "plain"):
-        measured = measure(policy, choices, table, name, warmup, steps)
+        measured = measure(policy, given, name, warmup, steps)
         seconds = statistics.median(measured.seconds)
+        speed = prompts * length / seconds
         figures = counts | {
             "seconds_per_step": seconds,
-            "tokens_per_second": prompts * length / seconds,
+            "tokens_per_second": speed,
+            "share_of_matmul_rate": FLOPS_A_TOKEN * inside * speed / rate,
             "peak_memory_gib": measured.memory / GIB,
+            "memory_beside_weights": measured.memory / GIB / counts["weights_gib"],
             "last_loss": measured.loss,
         }
         print(
             f"{name:>12}: {seconds:.3f} s a step ({min(measured.seconds):.3f} to "
-            f"{max(measured.seconds):.3f}), {figures['tokens_per_second']:,.0f} tokens/s, "
-            f"{figures['peak_memory_gib']:.2f} GiB, last loss {measured.loss:.6f}"
+            f"{max(measured.seconds):.3f}), {speed:,.0f} tokens/s, "
+            f"{figures['share_of_matmul_rate']:.0%} of that rate, "
+            f"{figures['peak_memory_gib']:.2f} GiB ({figures['memory_beside_weights']:.2f} times "
+            f"the weights), last loss {measured.loss:.6f}"
         )
         results += [
             Result(
@@ -170,7 +164,7 @@ def run(
                 high=None,
                 n=steps,
                 seed=seed,
-                estimate="probability",
+                estimate="measured",
                 model=f"llama-{size}, random weights, {device_name(policy.device)}",
                 method="dso",
                 estimator="exact",
@@ -183,11 +177,7 @@ def run(
 
 def build(size: str, device: str, seed: int) -> Policy:
     """A random Llama in bfloat16 with the default adapter."""
-    config = LlamaConfig(**SIZES[size], bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    torch.manual_seed(seed)
-    with torch.device(device):
-        base = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model = attach(base.eval()).eval()
+    model = attach(random_llama(size, device, seed, torch.bfloat16)).eval()
     words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 2}, unk_token="<pad>"))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="<eos>"
@@ -195,9 +185,32 @@ def build(size: str, device: str, seed: int) -> Policy:
     return Policy(model, tokenizer)
 
 
-def batch(
-    prompts: int, length: int, vocabulary: int, seed: int
-) -> tuple[list[EncodedChoice], ChoiceTable]:
+def blocks(policy: Policy) -> int:
+    """Parameters of the base but for its embedding and its output layer."""
+    base = policy.model.get_base_model()
+    outside = {*base.get_input_embeddings().parameters()}
+    outside |= {*base.get_output_embeddings().parameters()}
+    frozen = {p for p in base.parameters() if not p.requires_grad}
+    return sum(p.numel() for p in frozen - outside)
+
+
+def matmul_rate(device: torch.device, repeats: int = 10) -> float:
+    """FLOP/s of a product of two square bfloat16 matrices: the best of a few."""
+    side = 8192 if device.type == "cuda" else 1024
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = (
+        torch.randn(side, side, generator=generator, device=device, dtype=torch.bfloat16)
+        for _ in range(2)
+    )
+    seconds = []
+    for _ in range(repeats):
+        started = _now(device)
+        left @ right
+        seconds.append(_now(device) - started)
+    return 2 * side**3 / min(seconds)
+
+
+def batch(prompts: int, length: int, vocabulary: int, seed: int) -> Batch:
     """Random prompts with two options of one token: ambiguous twins, then ones with an answer."""
     options = (Option("a", side="pro"), Option("b", side="anti"))
     ambiguous = [
@@ -223,39 +236,41 @@ def batch(
         )
         for choice, row in zip(ambiguous + known, tokens, strict=True)
     ]
-    return encoded, tabulate(ambiguous + known)
+    return Batch(ambiguous + known, encoded)
 
 
-def measure(
-    policy: Policy,
-    choices: list[EncodedChoice],
-    table: ChoiceTable,
-    name: str,
-    warmup: int,
-    steps: int,
-) -> Measured:
+def measure(policy: Policy, given: Batch, name: str, warmup: int, steps: int) -> Measured:
     """Take the steps from an adapter at 0."""
     cuda = policy.device.type == "cuda"
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
     with torch.no_grad():
         for parameter in parameters:
             parameter.zero_()
-    settings = Optimisation()
+    settings, objective = Optimisation(), Objective()
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, betas=settings.betas)
+    table = tabulate(given.choices).to(policy.device)
     controller, gap = KLController(KLBudget()), RunningGap(len(table.occupation_names))
-    pool = range(len(choices) // 2, len(choices))
+    pool = range(given.ambiguous, len(given.encoded))
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(policy.device)
     seconds, memory, last = [], 0, 0.0
     for _ in range(warmup + steps):
-        started = time.perf_counter()
+        started = _now(policy.device)
         with checkpointed(policy.model) if name == "checkpointed" else nullcontext():
-            steered = policy.score(choices, pool)
+            steered = policy.score(given.encoded, pool)
         with torch.no_grad(), policy.base():
-            base = policy.score(choices, pool)
-        gap.update(gap.batch_sums(steered.options.detach().softmax(-1), table))
-        loss, _ = step_loss(steered.options, base.options, table, gap.gap, Objective())
+            base = policy.score(given.encoded, pool)
+        options = steered.options
+        gap.update(gap.batch_sums(options.detach().softmax(-1), table))
+        scored = Scored(given.choices, table, options, base.options, gap.lead)
+        rewarded = reward(scored, objective)
+        loss, _ = step_loss(
+            scored,
+            rewarded,
+            objective,
+            lambda _, where, rewards, options=options: exact(options[where], rewards),
+        )
         kl = steered.mean_by_row(kl_divergence(steered.answers, base.answers)).mean()
         controller.update(float(kl.detach()))
         loss = loss + controller.multiplier * kl
@@ -265,9 +280,7 @@ def measure(
         loss.backward()
         optimizer.step()
         last = float(loss.detach())
-        if cuda:
-            torch.cuda.synchronize(policy.device)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(_now(policy.device) - started)
     if cuda:
         memory = torch.cuda.max_memory_allocated(policy.device)
     return Measured(name, seconds[warmup:], memory, last)
@@ -275,6 +288,13 @@ def measure(
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, when all that was given to the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _positive(text: str) -> int:
