@@ -45,6 +45,8 @@ COST = {
 SHAPED = Objective(twin_prior=1.0, twin_consistency=0.0, pair_anchor=0.0, option_mass=0.0)
 FOUR = Sampling(samples=4)
 PLAIN = GRPO(scale="none")
+SHAPED_RLOO = {"estimator": "rloo", "sampling": FOUR, "objective": SHAPED}
+SHAPED_GRPO = {"estimator": "grpo", "sampling": FOUR, "objective": SHAPED, "grpo": PLAIN}
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,10 @@ SETTINGS: dict[str, Setting] = {
     "grpo": Setting({"estimator": "grpo", "sampling": FOUR, "grpo": PLAIN}),
     "ppo": Setting({"estimator": "ppo", "sampling": FOUR}),
     # The same folded into the reward, which is all that trl knows.
-    "rloo_shaped": Setting({"estimator": "rloo", "sampling": FOUR, "objective": SHAPED}),
-    "grpo_shaped": Setting(
-        {"estimator": "grpo", "sampling": FOUR, "objective": SHAPED, "grpo": PLAIN}
-    ),
-    "trl_rloo": Setting({"estimator": "rloo", "sampling": FOUR, "objective": SHAPED}, "trl"),
-    "trl_grpo": Setting(
-        {"estimator": "grpo", "sampling": FOUR, "objective": SHAPED, "grpo": PLAIN}, "trl"
-    ),
+    "rloo_shaped": Setting(SHAPED_RLOO, steps=STEPS // 2),
+    "grpo_shaped": Setting(SHAPED_GRPO, steps=STEPS // 2),
+    "trl_rloo": Setting(SHAPED_RLOO, "trl", STEPS // 2),
+    "trl_grpo": Setting(SHAPED_GRPO, "trl", STEPS // 2),
     # What generalises.
     "exact_virtual": Setting({"virtual": 0.5}),
     "exact_rank2": Setting({"steering": Steering(rank=2)}),
