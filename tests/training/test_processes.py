@@ -64,7 +64,7 @@ def fixed_answers(
 def fit(folder: Path, name: str, share: int) -> dict[str, Any]:
     """Train; the adapter, the running estimates and the figures of the last validation."""
     run = module(**RUNS[name])
-    steps = 20 if name == "exact" else 6
+    steps = 20 if name in ("exact", "dapo") else 6
     make = run.configure_model
 
     def make_double() -> None:
