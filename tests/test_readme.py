@@ -47,6 +47,24 @@ def test_every_python_example_runs(code, capsys):
     assert "guard" in answers or "nurse" in answers
 
 
+TRAINING = Path("docs/training.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", TRAINING, flags=re.DOTALL))
+def test_every_piece_of_configuration_is_understood(text, tmp_path, capsys):
+    (tmp_path / "piece.yaml").write_text(text, encoding="utf-8")
+    whole = [
+        "fit",
+        "--config",
+        "configs/organism-llm.yaml",
+        "--config",
+        str(tmp_path / "piece.yaml"),
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        main([*whole, "--print_config"])
+    assert stopped.value.code in (0, None), capsys.readouterr().err
+
+
 def test_every_folder_named_exists():
     rows = re.findall(r"^\| `([\w/.]+)` \|", README, flags=re.MULTILINE)
     paths = [row for row in rows if "/" in row or Path(row).exists()]
