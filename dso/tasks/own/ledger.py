@@ -1,5 +1,8 @@
 """What must hold of all rows together: unique identifiers, twins that fit, balanced occupations.
 
+A row of groups, which is ambiguous and takes no sides, needs no twin, and what is balanced between
+the genders is not asked of it.
+
 A ledger keeps 8 bytes of a row, and 20 more of one with a twin: hashes and its place. Only where a
 hash says that something is wrong are the rows read again, and then the texts decide.
 """
@@ -7,9 +10,8 @@ hash says that something is wrong are the rows read again, and then the texts de
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -18,9 +20,9 @@ import numpy.typing as npt
 
 from dso.tasks.choice import Choice
 from dso.tasks.files.problems import Problems
+from dso.tasks.own.misfits import SHOWN, Placed, Together, named_groups, say
+from dso.tasks.own.sample import takes_sides
 
-Placed = tuple[str, Choice, str]
-"""Where a choice stands, the choice, and the split it belongs to."""
 Unpaired = Literal["refuse", "leave_out"]
 
 Places = npt.NDArray[np.integer[Any]]
@@ -29,22 +31,6 @@ PARTS = 16
 """Many hashes are sorted in so many parts, in the room of one."""
 SMALL = 2**16
 """Up to so many are sorted at once."""
-
-SHOWN = 5
-"""Rows of too many twins that are named."""
-
-
-@dataclass
-class _Groups:
-    """How rows go together; of what is wrong the first, by number of the row."""
-
-    pairs: int = 0
-    lonely: int = 0
-    lonely_in_train: int = 0
-    misfits: list[list[int]] = field(default_factory=list)
-    crowds: list[tuple[list[int], int]] = field(default_factory=list)
-    """(the first rows, how many there are)"""
-    alone: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -55,31 +41,34 @@ class Twins:
     lonely: int
     """Rows whose twin is nowhere."""
     untwinned: int
-    """Ambiguous rows that name no twin."""
+    """Ambiguous rows with sides that name no twin."""
     left_out: int
     """Ambiguous rows of train without a twin, of both sorts."""
+    grouped: int
+    """Rows of groups that name no twin and need none."""
 
 
 class Ledger:
     """Collects what all rows together are checked for.
 
     Args:
-        training: whether the data are trained on, so that ambiguous rows in train need a twin.
+        training: whether the data are trained on, so that ambiguous rows in train that take sides
+            need a twin.
         unpaired: what happens to those that have none.
     """
 
     def __init__(self, training: bool, unpaired: Unpaired) -> None:
         self.strict = training and unpaired == "refuse"
         self.genders: dict[tuple[str, str], tuple[set[str], str]] = {}
-        """(genders, where it is first) of each (split, occupation) of ambiguous rows."""
+        """(genders, where it is first) of each (split, occupation) of ambiguous rows with sides."""
         self.rows = 0
-        self._untwinned = self._untwinned_in_train = 0
+        self._untwinned = self._untwinned_in_train = self._grouped = 0
         self._codes: dict[object, int] = {}
         self._id = array("q")
         self._twin = array("q")
-        self._fit = array("i")  # of options, split and kind
+        self._fit = array("i")  # of options, groups, split and kind
         self._gender = array("H")
-        self._sides = array("H")  # 0 unless ambiguous
+        self._sides = array("H")  # 0 unless ambiguous with sides
         self._place = array("I")  # 2 · number of the row + whether it is trained on
 
     def add(self, where: str, choice: Choice, split: str, problems: Problems) -> None:
@@ -89,26 +78,30 @@ class Ledger:
             DataError: more problems than `problems` collects.
         """
         ambiguous = choice.kind == "ambiguous"
+        sided = ambiguous and takes_sides(choice)
         trained = ambiguous and split == "train"
         self._id.append(hash(choice.id))
         if choice.twin is not None:
             texts = tuple([option.text for option in choice.options])
             sides = tuple([option.side for option in choice.options])
             self._twin.append(hash(choice.twin))
-            self._fit.append(hash((texts, split, choice.kind)) & 0x7FFFFFFF)
+            self._fit.append(hash((texts, named_groups(choice), split, choice.kind)) & 0x7FFFFFFF)
             self._gender.append(self._code(choice.gender) if choice.gender else 0)
-            self._sides.append(self._code(sides) if ambiguous else 0)
+            self._sides.append(self._code(sides) if sided else 0)
             self._place.append(2 * self.rows + trained)
-        elif ambiguous:
+        elif sided:
             self._untwinned += 1
             self._untwinned_in_train += trained
             if trained and self.strict:
                 problems.add(
                     where, "twin",
-                    "is missing; an ambiguous row in train needs its gender-swapped twin, or a "
-                    "fair model does not score 0 (unpaired: leave_out trains on the others)",
+                    "is missing; an ambiguous row in train with sides needs its gender-swapped "
+                    "twin, or a fair model does not score 0 (unpaired: leave_out trains on the "
+                    "others)",
                 )  # fmt: skip
-        if ambiguous and choice.gender:
+        elif ambiguous:
+            self._grouped += 1
+        if sided and choice.gender:
             for name in choice.occupations:
                 seen = self.genders.get((split, name))
                 if seen is None:
@@ -148,7 +141,7 @@ class Ledger:
         crowded = [rows for rows, _ in found.crowds]
         wanted = {n for rows in (*repeated, *found.misfits, *crowded, found.alone) for n in rows}
         if wanted:
-            _say(_fetch(again(), wanted), repeated, found, problems)
+            say(_fetch(again(), wanted), repeated, found, problems)
         if self.strict and not problems.found:
             for split, name, only, where in self.one_sided():
                 if split == "train":
@@ -162,6 +155,7 @@ class Ledger:
             found.lonely,
             self._untwinned,
             self._untwinned_in_train + found.lonely_in_train,
+            self._grouped,
         )
 
     def _repeated(self, limit: int) -> list[list[int]]:
@@ -176,11 +170,11 @@ class Ledger:
             found = sorted(found)[:limit]
         return [[first, later] for later, first in found]
 
-    def _groups(self, limit: int) -> _Groups:
+    def _groups(self, limit: int) -> Together:
         """How the rows with a twin go together; of each thing wrong so many."""
         twins, place = _numbers(self._twin), _numbers(self._place)
         gender, sides, fit = map(_numbers, (self._gender, self._sides, self._fit))
-        found = _Groups()
+        found = Together()
         for order, starts in _groups_of(twins):
             sizes = np.diff(starts, append=len(order))
             two = starts[sizes == 2]
@@ -201,40 +195,6 @@ class Ledger:
             found.lonely_in_train += int((lonely % 2).sum())
             found.alone = sorted([*found.alone, *np.sort(lonely // 2)[:limit].tolist()])[:limit]
         return found
-
-
-def _say(
-    rows: dict[int, Placed], repeated: list[list[int]], found: _Groups, problems: Problems
-) -> None:
-    """Note what the texts of the rows confirm."""
-    for a, b in repeated:
-        (there, one, _), (here, other, _) = rows[a], rows[b]
-        if one.id == other.id:
-            problems.add(
-                here, "id",
-                f"{one.id!r} is the id of {there} too; wanted one that no other row has (a row "
-                "without an id has file name and line as its id)",
-            )  # fmt: skip
-    for crowd, size in found.crowds:
-        (twin, number), *_ = Counter(rows[n][1].twin for n in crowd).most_common(1)
-        if number < 3:
-            continue
-        places = [where for where, choice, _ in (rows[n] for n in crowd) if choice.twin == twin]
-        more = ", ..." if size > SHOWN else ""
-        problems.add(
-            places[2], "twin",
-            f"{twin!r} is shared by {size} rows, wanted two: {'; '.join(places)}{more}",
-        )  # fmt: skip
-    for a, b in found.misfits:
-        for name, message in _misfit(rows[b], rows[a]):
-            problems.add(rows[b][0], name, message)
-    for n in found.alone:
-        where, choice, _ = rows[n]
-        problems.add(
-            where, "twin",
-            f"{choice.twin!r} stands in this row only; wanted two rows that differ in gender "
-            "(unpaired: leave_out goes on without it)",
-        )  # fmt: skip
 
 
 def _numbers(values: array[int]) -> Places:
@@ -262,28 +222,3 @@ def _fetch(rows: Iterator[Placed], wanted: set[int]) -> dict[int, Placed]:
         if number == last:
             break
     return found
-
-
-def _misfit(row: Placed, twin: Placed) -> Iterator[tuple[str, str]]:
-    """(field, why) for everything that keeps a choice and its twin from being twins."""
-    _, choice, split = row
-    where, other, its_split = twin
-    its = f"its twin in {where}"
-    texts, others = ([option.text for option in c.options] for c in (choice, other))
-    if texts != others:
-        yield "options", f"are {texts}, but {its} has {others}; wanted the same in the same order"
-    same = (("kind", choice.kind, other.kind), ("split", split, its_split))
-    for name, mine, theirs in same:
-        if mine != theirs:
-            yield name, f"is {mine!r}, but {its} has {theirs!r}; wanted the same"
-    if not (choice.gender and other.gender):
-        return
-    sides, their_sides = ([option.side for option in c.options] for c in (choice, other))
-    if choice.gender == other.gender:
-        yield "gender", f"is {choice.gender!r}, and so is that of {its}; twins differ in gender"
-    elif choice.kind == other.kind == "ambiguous" and (texts, sides) == (others, their_sides):
-        yield (
-            "options",
-            f"take the sides {sides}, and so do those of {its}; swapping the gender swaps pro and "
-            "anti",
-        )

@@ -86,9 +86,9 @@ class OwnData:
     """Rows that were read, by split and kind."""
     twins: Twins
     one_sided: list[tuple[str, str]]
-    """(split, occupation) of ambiguous rows that all have one gender."""
+    """(split, occupation) of ambiguous rows with sides that all have one gender."""
     occupations: int
-    """Occupations of ambiguous rows that have a gender."""
+    """Occupations of ambiguous rows with sides that have a gender."""
 
     def of(self, *splits: str) -> list[Choice]:
         """The kept choices of some splits, kind by kind."""
@@ -154,7 +154,7 @@ def read_choices(
         forms: surface forms of options that bring none.
         limit: choices kept of each split and kind.
         shares: of train, validation and test where no row has a split.
-        unpaired: what happens to ambiguous rows in train without a twin.
+        unpaired: what happens to ambiguous rows with sides in train without a twin.
         seed: of the draw in train.
         training: False where the data are only put to a model: then no row needs a twin, and rows
             without a split are one split, `all`.

@@ -70,8 +70,8 @@ def parse_row(row: Row, problems: Problems, forms: Sequence[str] = DEFAULT_FORMS
     if split and split not in SPLITS and not _SPLIT.fullmatch(split):
         bad.append(("split", none_of(split, SPLITS) + " (or test_NAME)"))
     if kind == "ambiguous":
-        if found.one_sided:
-            bad.append(found.one_sided)
+        if found.unfit:
+            bad.append(found.unfit)
         if not occupations:
             require(values, "occupations", bad, "an ambiguous row needs it; ")
     elif truth is None and kind in _KINDS:

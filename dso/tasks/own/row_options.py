@@ -57,8 +57,8 @@ class Options:
     options: tuple[Option, ...]
     texts: tuple[str, ...]
     bad: tuple[tuple[str, str], ...]
-    one_sided: tuple[str, str] | None = None
-    """What is wrong with them in an ambiguous row."""
+    unfit: tuple[str, str] | None = None
+    """(field, what is wrong with it) in an ambiguous row."""
 
 
 def read_options(values: dict[str, Any], layout: Layout, forms: tuple[str, ...]) -> Options:
@@ -181,14 +181,24 @@ def _checked(
         options.append(Option(text, forms, side, group))
     if bad:
         return Options((), (), tuple(bad))
+    texts = tuple(option.text for option in options)
+    return Options(tuple(options), texts, (), _unfit(labels, options))
+
+
+def _unfit(labels: list[dict[str, str]], options: list[Option]) -> tuple[str, str] | None:
+    """What keeps options from being those of an ambiguous row."""
     sides = [option.side for option in options]
-    lacking = [side for side in ("pro", "anti") if side not in sides]
-    one_sided = None
-    if lacking:
-        place = sides.index("neither") if "neither" in sides else len(sides) - 1
-        wanted = " and one ".join(lacking)
-        one_sided = (
-            labels[place]["side"],
-            f"an ambiguous row needs one option that is {wanted}; the sides are {sides}",
-        )
-    return Options(tuple(options), tuple(option.text for option in options), (), one_sided)
+    groups = [option.group for option in options]
+    sided, named = set(sides) - {"neither"}, set(groups) - {None}
+    if len(sided) == 2 or (not sided and len(named) > 1):
+        return None
+    # The field to change: groups where a group is named and no side, sides elsewhere.
+    name, empty = ("group", None) if named and not sided else ("side", "neither")
+    given: list[str | None] = groups if name == "group" else [*sides]
+    place = given.index(empty) if empty in given else len(options) - 1
+    shown = f"the sides are {sides}" + (f", the groups {groups}" if named else "")
+    return (
+        labels[place][name],
+        "an ambiguous row needs one option that is pro and one that is anti or, with no side at "
+        f"all, options that name at least two groups; {shown}",
+    )

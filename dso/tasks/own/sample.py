@@ -24,13 +24,19 @@ def rank(key: str, seed: int) -> int:
     return int.from_bytes(blake2b(key.encode(), digest_size=8, salt=salt).digest(), "little")
 
 
+def takes_sides(choice: Choice) -> bool:
+    """Whether any of its answers is pro or anti; an ambiguous choice without names groups."""
+    return any(option.side != "neither" for option in choice.options)
+
+
 class Sample:
     """Keeps the choices of the smallest ranks.
 
     Args:
         limit: so many of each split and kind.
         seed: of the draw in train; what is evaluated does not depend on it.
-        training: whether the data are trained on, so that ambiguous choices of train come in pairs.
+        training: whether the data are trained on, so that ambiguous choices of train that
+            take sides come in pairs.
     """
 
     def __init__(self, limit: int, seed: int, training: bool) -> None:
@@ -57,7 +63,7 @@ class Sample:
         """The choices by split and kind, in order of rank, twins next to each other; once.
 
         A twin whose other half lies beyond the limit is left out; so are ambiguous choices that
-        are trained on and have none.
+        are trained on, take sides and have none.
         """
         return {
             (split, kind): [
@@ -73,7 +79,7 @@ class Sample:
         choices = [choice for _, choice in entries]
         twins = Counter(choice.twin for choice in choices)
         if self.training and cell == ("train", "ambiguous"):
-            return [c for c in choices if c.twin is not None and twins[c.twin] == 2]
+            return [c for c in choices if (twins[c.twin] == 2 if c.twin else not takes_sides(c))]
         full = self.counts[cell] > self.limit
         if full and choices[-1].twin is not None and twins[choices[-1].twin] == 1:
             choices.pop()

@@ -66,8 +66,9 @@ FIELDS: tuple[Field, ...] = (
     Field("gender", "no", TEXT, "gender of the pronoun or the person in it"),
     Field("first", "no", TEXT, "text of the option that the prompt mentions first"),
     Field(
-        "twin", "if ambiguous, in train", ID,
-        "a name that it shares with its gender-swapped twin and with no other row",
+        "twin", "if ambiguous with sides, in train", ID,
+        "a name that it shares with its gender-swapped twin and with no other row; rows of groups "
+        "need none",
     ),
     Field(
         "split", "in all rows or none", TEXT,
@@ -86,12 +87,17 @@ OPTION_FIELDS: tuple[Field, ...] = (
         csv="option_1_forms: \" nurse|the nurse\"",
     ),
     Field(
-        "side", "if ambiguous", TEXT,
+        "side", "if ambiguous: this or group", TEXT,
         f"{_one_of(SIDES)}: whether the answer agrees with the stereotype; in an ambiguous row one "
-        "option is pro and one anti",
+        "option is pro and one anti, or none takes a side and they name groups",
         csv="option_1_side",
     ),
-    Field("group", "no", TEXT, "the demographic group it names", csv="option_1_group"),
+    Field(
+        "group", "if ambiguous: this or side", TEXT,
+        "the demographic group it names; in an ambiguous row without sides two groups or more, and "
+        "an answer such as \"can't tell\" names none",
+        csv="option_1_group",
+    ),
 )  # fmt: skip
 
 MESSAGE_FIELDS: tuple[Field, ...] = (

@@ -28,7 +28,7 @@ class Own(Task):
 
     Ambiguous rows of the split train are trained on, its rows with a right answer are the pool;
     validation is for choosing, test and test_NAME are for reporting. docs/own-data.md says how to
-    write the rows.
+    write the rows. They take sides and come as twins, or name groups, two or more.
 
     Args:
         data: a file, a pattern such as `rows/*.csv`, or a list of them.
@@ -39,7 +39,8 @@ class Own(Task):
         shares: of train, validation and test, where no row has a split; twins go together.
         built_in_pool: built-in questions that are added to the pool. By default 2400 where train
             has no question with a right answer, and 0 where it has.
-        unpaired: what happens to ambiguous rows in train without a twin: `refuse` or `leave_out`.
+        unpaired: what happens to ambiguous rows with sides in train without a twin: `refuse` or
+            `leave_out`.
         seed: of the draws in train.
     """
 
@@ -160,7 +161,10 @@ def missing_splits(read: OwnData) -> list[str]:
         if not (has_test if split == "test" else split in names)
     ]
     if "train" in names and not read.kept.get(("train", "ambiguous")):
-        lacking.append("train has no pair of ambiguous twins, which are what is trained on")
+        lacking.append(
+            "train has no pair of ambiguous twins and no ambiguous row of groups, which are what "
+            "is trained on"
+        )
     return lacking
 
 
