@@ -201,13 +201,15 @@ def check_command(
     twins, sided = read.twins, [f"{name} ({split})" for split, name in read.one_sided]
     console.print(
         f"{twins.pairs:,} twin pairs; {twins.lonely:,} rows whose twin is nowhere, "
-        f"{twins.untwinned:,} ambiguous rows that name none, {twins.left_out:,} of them in train "
-        "and left out"
+        f"{twins.untwinned:,} ambiguous rows with sides that name none, {twins.left_out:,} of them "
+        "in train and left out"
     )
+    if twins.grouped:
+        console.print(f"{twins.grouped:,} rows of groups, which need no twin")
     shown = ", ".join(sided[:10]) + (", ..." if len(sided) > 10 else "")
     console.print(
-        f"{read.occupations:,} occupations in ambiguous rows with a gender; with one gender only: "
-        f"{shown or 'none'}"
+        f"{read.occupations:,} occupations in ambiguous rows with sides and a gender; with one "
+        f"gender only: {shown or 'none'}"
     )
     lacking = missing_splits(read)
     for sentence in lacking:

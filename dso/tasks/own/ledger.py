@@ -1,7 +1,6 @@
 """What must hold of all rows together: unique identifiers, twins that fit, balanced occupations.
 
-A row of groups, which is ambiguous and takes no sides, needs no twin, and what is balanced between
-the genders is not asked of it.
+A row of groups, ambiguous and without sides, needs no twin, and its occupations no second gender.
 
 A ledger keeps 8 bytes of a row, and 20 more of one with a twin: hashes and its place. Only where a
 hash says that something is wrong are the rows read again, and then the texts decide.
@@ -21,7 +20,6 @@ import numpy.typing as npt
 from dso.tasks.choice import Choice
 from dso.tasks.files.problems import Problems
 from dso.tasks.own.misfits import SHOWN, Placed, Together, named_groups, say
-from dso.tasks.own.sample import takes_sides
 
 Unpaired = Literal["refuse", "leave_out"]
 
@@ -78,14 +76,15 @@ class Ledger:
             DataError: more problems than `problems` collects.
         """
         ambiguous = choice.kind == "ambiguous"
-        sided = ambiguous and takes_sides(choice)
+        groups = named_groups(choice)
+        sided = ambiguous and groups is None
         trained = ambiguous and split == "train"
         self._id.append(hash(choice.id))
         if choice.twin is not None:
             texts = tuple([option.text for option in choice.options])
             sides = tuple([option.side for option in choice.options])
             self._twin.append(hash(choice.twin))
-            self._fit.append(hash((texts, named_groups(choice), split, choice.kind)) & 0x7FFFFFFF)
+            self._fit.append(hash((texts, groups, split, choice.kind)) & 0x7FFFFFFF)
             self._gender.append(self._code(choice.gender) if choice.gender else 0)
             self._sides.append(self._code(sides) if sided else 0)
             self._place.append(2 * self.rows + trained)

@@ -16,7 +16,8 @@ from dso.tasks.coreference import DEFAULT_FORMS
 from dso.tasks.files.hub_rows import hub_rows
 from dso.tasks.files.problems import Problems, Row
 from dso.tasks.files.rows import read_rows
-from dso.tasks.own.ledger import Ledger, Placed, Twins, Unpaired
+from dso.tasks.own.ledger import Ledger, Twins, Unpaired
+from dso.tasks.own.misfits import Placed
 from dso.tasks.own.row_choice import parse_row
 from dso.tasks.own.sample import Cell, Sample, rank
 from dso.tasks.own.schema import SPLITS
