@@ -177,7 +177,7 @@ class Learner:
         loss, found = step_loss(scored, rewarded, self.objective, policy_loss, self.customs)
         kl = steered.mean_by_row(kl_divergence(steered.answers, base_answers)).mean()
         if processes.anyone(not bool(torch.isfinite(loss + kl))):
-            values = {name: float(value) for name, value in (found.raw | {"kl": kl}).items()}
+            values = {n: float(v.detach()) for n, v in (found.raw | {"kl": kl}).items()}
             raise TrainingDiverged(
                 f"the loss is not finite at step {index}: {values}; lower the learning rate, or "
                 "load the base in float32"
