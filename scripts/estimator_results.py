@@ -29,7 +29,7 @@ from dso.organisms import shipped
 from dso.report import Result, title_of, write_results
 from dso.sampling import Sampling
 from dso.tasks import ChoiceDataModule, Coreference
-from dso.training import GRPO, Objective, Steering, SteeringModule
+from dso.training import GRPO, KLBudget, Objective, Steering, SteeringModule
 from dso.training.cost import Cost, counted
 from dso.training.presets import STEPS
 from dso.training.trl_backend import train_with_trl
@@ -45,6 +45,8 @@ COST = {
 SHAPED = Objective(twin_prior=1.0, twin_consistency=0.0, pair_anchor=0.0, option_mass=0.0)
 FOUR = Sampling(samples=4)
 PLAIN = GRPO(scale="none")
+# Chosen on the validation occupations: the least bias within two points of every accuracy.
+WIDE = {"objective": Objective(twin_consistency=6.0), "kl": KLBudget(budget=0.01)}
 SHAPED_RLOO = {"estimator": "rloo", "sampling": FOUR, "objective": SHAPED}
 SHAPED_GRPO = {"estimator": "grpo", "sampling": FOUR, "objective": SHAPED, "grpo": PLAIN}
 
@@ -71,14 +73,15 @@ SETTINGS: dict[str, Setting] = {
     "trl_rloo": Setting(SHAPED_RLOO, "trl", STEPS // 2),
     "trl_grpo": Setting(SHAPED_GRPO, "trl", STEPS // 2),
     # What generalises.
-    "exact_virtual": Setting({"virtual": 0.5}),
-    "exact_rank2": Setting({"steering": Steering(rank=2)}),
-    "exact_rank2_virtual": Setting({"steering": Steering(rank=2), "virtual": 0.5}),
+    "exact_wide": Setting(WIDE),
+    "exact_virtual": Setting(WIDE | {"virtual": 0.5}),
+    "exact_rank2": Setting(WIDE | {"steering": Steering(rank=2)}),
+    "exact_rank2_virtual": Setting(WIDE | {"steering": Steering(rank=2), "virtual": 0.5}),
 }
 GROUPS = {
     "native": ("exact", "reinforce", "rloo", "grpo", "ppo"),
     "shaped": ("rloo_shaped", "trl_rloo", "grpo_shaped", "trl_grpo"),
-    "generalising": ("exact", "exact_virtual", "exact_rank2", "exact_rank2_virtual"),
+    "generalising": ("exact_wide", "exact_virtual", "exact_rank2", "exact_rank2_virtual"),
 }
 ROWS = (
     # (metric, split, where); the controls of both splits are the same questions
