@@ -6,9 +6,7 @@ import logging
 import time
 from pathlib import Path
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +21,7 @@ from dso.tasks import Choice, ChoiceDataModule, Coreference, Task, tabulate
 from dso.training import SaveAdapter, SteeringModule, preset
 from dso.training.presets import STEPS, Preset
 from dso.training.saving import recipe
+from dso.training.setting_up import plain_trainer
 
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 ORGANISM_FORMS = (" {}",)
@@ -49,19 +48,7 @@ def train(
     """
     data = ChoiceDataModule(task, seed=seed)
     module = SteeringModule(model, **preset(preset_name))
-    trainer = L.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=steps or STEPS,
-        max_epochs=1,
-        default_root_dir=output,
-        callbacks=[RichProgressBar(leave=True), SaveAdapter()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-    )
+    trainer = plain_trainer(steps or STEPS, output, SaveAdapter(), progress=True)
     trainer.fit(module, data)
     return module, recipe(module, data, trainer.global_step)
 

@@ -4,7 +4,7 @@ A form is tokenised together with its prompt, as the model would have written it
 only where the tokenizer merges across the border.
 
 A choice can be a *blend* with another one of the same lengths, token by token: between what its
-tokens embed to and what the other's do, a share of the way (`dso.policy` does the arithmetic).
+tokens embed to and what the other's do, a share of the way (`dso.scoring` does the arithmetic).
 """
 
 from __future__ import annotations

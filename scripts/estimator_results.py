@@ -9,7 +9,6 @@ three hours on two cores, two runs at a time with one thread each.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import statistics
 import sys
@@ -20,8 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-from running import between_markers, results_of, values_of, with_range
+from running import between_markers, options, results_of, values_of, with_range
 
 from dso.demo import ORGANISM_FORMS
 from dso.evaluation import evaluate
@@ -32,6 +30,7 @@ from dso.tasks import ChoiceDataModule, Coreference
 from dso.training import GRPO, KLBudget, Objective, Steering, SteeringModule
 from dso.training.cost import Cost, counted
 from dso.training.presets import STEPS
+from dso.training.setting_up import plain_trainer
 from dso.training.trl_backend import train_with_trl
 
 SPLITS = ("train_occupations", "heldout_occupations")
@@ -123,20 +122,7 @@ def trained(
 ) -> dict[str, float]:
     """Train with our own loop; what it cost."""
     cost = Cost()
-    trainer = L.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=steps,
-        max_epochs=1,
-        default_root_dir=folder,
-        callbacks=[cost],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-    )
+    trainer = plain_trainer(steps, folder, cost)
     trainer.fit(module, data)
     return {
         "seconds_per_step": statistics.median(cost.seconds),
@@ -222,13 +208,8 @@ def bars(results: list[Result]) -> list[tuple[str, bool]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = options(__doc__, "estimators")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=Path("docs"))
-    parser.add_argument("--kept", type=Path, default=Path("runs/estimators"))
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--again", action="store_true", help="run what was run before, too")
     arguments = parser.parse_args()
     runs: dict[str, Callable[[Path], list[Result]]] = {
         f"{name}-{seed}": partial(train_and_measure, name, seed)

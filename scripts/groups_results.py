@@ -9,7 +9,6 @@ of docs/training.md. Runs are kept under runs/groups. About 30 minutes on two co
 
 from __future__ import annotations
 
-import argparse
 import logging
 import statistics
 import sys
@@ -18,15 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import yaml
-from running import between_markers, results_of, values_of, with_range
+from running import between_markers, options, results_of, values_of, with_range
 
 from dso.evaluation import evaluate
 from dso.report import Result, title_of, write_results
 from dso.sampling import Sampling
 from dso.tasks import Choice, ChoiceDataModule, make_task
 from dso.training import KLBudget, Objective, Optimisation, Steering, SteeringModule
+from dso.training.setting_up import plain_trainer
 
 CONFIGS = {name: Path(f"configs/organism-llm-{name}.yaml") for name in ("groups", "hiring")}
 SETTINGS: dict[str, Callable[..., Any]] = {
@@ -63,19 +62,7 @@ def train_and_measure(name: str, seed: int, folder: Path) -> list[Result]:
     asked = config["data"].pop("task")
     task = make_task(asked["class_path"], asked["init_args"] | {"seed": seed})
     module = SteeringModule(**{n: _setting(n, v) for n, v in config["model"].items()})
-    trainer = L.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=config["trainer"]["max_steps"],
-        max_epochs=1,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-    )
+    trainer = plain_trainer(config["trainer"]["max_steps"], folder)
     trainer.fit(module, ChoiceDataModule(task, seed=seed, **config["data"]))
     return evaluate(
         module.policy,
@@ -93,8 +80,7 @@ def parts(choices: list[Choice]) -> dict[str, list[Choice]]:
     """The splits, with questions for a group and for an intersection of two apart."""
     named: dict[str, list[Choice]] = {}
     for choice in choices:
-        sided = any(option.side != "neither" for option in choice.options)
-        part = "" if choice.kind != "ambiguous" or sided else "_group"
+        part = "" if choice.kind != "ambiguous" or choice.takes_sides else "_group"
         if part and any(" " in (option.group or "") for option in choice.options):
             part = "_intersection"
         named.setdefault(choice.split + part, []).append(choice)
@@ -132,13 +118,7 @@ def table(results: list[Result]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=Path("docs"))
-    parser.add_argument("--kept", type=Path, default=Path("runs/groups"))
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--again", action="store_true", help="run what was run before, too")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "groups").parse_args()
     runs: dict[str, Callable[[Path], list[Result]]] = {
         f"{name}-{seed}": partial(train_and_measure, name, seed)
         for name in CONFIGS

@@ -9,7 +9,6 @@ times, and the reward does not collapse. Runs are kept under runs/kl. About 25 m
 
 from __future__ import annotations
 
-import argparse
 import logging
 import statistics
 import sys
@@ -22,18 +21,18 @@ import lightning as L
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from running import between_markers, results_of
+from running import BATCH, between_markers, bias_of, options, results_of
 
 from dso.demo import ORGANISM_FORMS
-from dso.metrics import kl_divergence, per_occupation_bias
+from dso.metrics import kl_divergence
 from dso.organisms import shipped
 from dso.report import Result, write_results
-from dso.tasks import ChoiceDataModule, Coreference, tabulate
+from dso.tasks import ChoiceDataModule, Coreference
 from dso.training import KLBudget, SteeringModule
 from dso.training.presets import STEPS
+from dso.training.setting_up import plain_trainer
 
 EVERY = 10
-BATCH = 128
 SPLIT = "kl_pool"
 
 
@@ -55,7 +54,7 @@ class FullPool(L.Callback):
         assert isinstance(pl_module, SteeringModule)
         if trainer.global_step % EVERY == 0:
             self.kl[trainer.global_step] = self._kl(pl_module)
-            self.bias[trainer.global_step] = self._bias(pl_module)
+            self.bias[trainer.global_step] = bias_of(pl_module.policy, self.asked, 1.0)
 
     @torch.no_grad()
     def _kl(self, module: SteeringModule) -> float:
@@ -67,16 +66,6 @@ class FullPool(L.Callback):
             total += float(scores.mean_by_row(kl_divergence(scores.answers, base)).sum())
         return total / len(self.pool)
 
-    @torch.no_grad()
-    def _bias(self, module: SteeringModule) -> float:
-        table = tabulate(self.asked)
-        scores = [
-            module.policy.option_log_probs(module.learner.encode(self.asked[start : start + BATCH]))
-            for start in range(0, len(self.asked), BATCH)
-        ]
-        answers = torch.cat(scores).softmax(-1)
-        return float(per_occupation_bias(answers, table.side, table.occupation))
-
 
 def train_and_measure(budget: float, seed: int, folder: Path) -> list[Result]:
     """One run with a budget: KL and bias every ten steps."""
@@ -84,20 +73,7 @@ def train_and_measure(budget: float, seed: int, folder: Path) -> list[Result]:
     task = Coreference(forms=ORGANISM_FORMS, seed=seed)
     module = SteeringModule(str(shipped("organism-llm")), kl=KLBudget(budget=budget))
     watch = FullPool(task)
-    trainer = L.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=STEPS,
-        max_epochs=1,
-        default_root_dir=folder,
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-    )
+    trainer = plain_trainer(STEPS, folder, watch)
     trainer.fit(module, ChoiceDataModule(task, seed=seed))
     labels: dict[str, Any] = {
         "strength": 1.0, "low": None, "high": None, "seed": seed, "estimate": "probability",
@@ -190,13 +166,8 @@ def plot(results: list[Result], budgets: list[float], path: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = options(__doc__, "kl")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.02, 0.05, 0.2])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=Path("docs"))
-    parser.add_argument("--kept", type=Path, default=Path("runs/kl"))
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--again", action="store_true", help="run what was run before, too")
     arguments = parser.parse_args()
     runs: dict[str, Callable[[Path], list[Result]]] = {
         f"{budget:g}-{seed}": partial(train_and_measure, budget, seed)

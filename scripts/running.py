@@ -1,7 +1,8 @@
-"""What the scripts that train many adapters share: runs side by side, kept and not run twice."""
+"""What the scripts that train many adapters share: options, runs side by side, figures, tables."""
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 import statistics
@@ -11,10 +12,31 @@ from pathlib import Path
 
 import torch
 
+from dso.metrics import per_occupation_bias
+from dso.policy import Policy
 from dso.report import Result, read_results, title_of, write_results
+from dso.tasks import Choice, tabulate
 
 Run = Callable[[Path], list[Result]]
 """Trains and measures; gets a folder of its own."""
+BATCH = 128
+"""Choices a forward pass, where the bias is looked at."""
+
+
+def options(doc: str | None, kept: str) -> argparse.ArgumentParser:
+    """The options that these scripts have in common.
+
+    Args:
+        doc: of the script; its first line is the description.
+        kept: folder below `runs` of what the runs measured.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=Path("docs"), help="folder of the tables")
+    parser.add_argument("--kept", type=Path, default=Path("runs", kept), help="of finished runs")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--again", action="store_true", help="run what was run before, too")
+    return parser
 
 
 def results_of(runs: Mapping[str, Run], folder: Path, jobs: int, again: bool) -> list[Result]:
@@ -44,6 +66,19 @@ def results_of(runs: Mapping[str, Run], folder: Path, jobs: int, again: bool) ->
             write_results(files[name], run.result())
             print(f"{done} of {len(wanted)}: {name}", flush=True)
     return [result for file in files.values() for result in read_results(file)]
+
+
+@torch.no_grad()
+def bias_of(policy: Policy, choices: Sequence[Choice], strength: float) -> float:
+    """Bias per occupation, by probabilities."""
+    encoded, table = policy.encode(choices), tabulate(choices)
+    with policy.at(strength):
+        scores = [
+            policy.option_log_probs(encoded[place : place + BATCH])
+            for place in range(0, len(encoded), BATCH)
+        ]
+    answers = torch.cat(scores).softmax(-1).cpu()
+    return float(per_occupation_bias(answers, table.side, table.occupation))
 
 
 def values_of(

@@ -9,7 +9,6 @@ docs/images/sparsity.png. Runs are kept under runs/sparsity. About 25 minutes on
 
 from __future__ import annotations
 
-import argparse
 import logging
 import statistics
 import sys
@@ -18,10 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from running import between_markers, results_of, values_of
+from running import between_markers, options, results_of, values_of
 
 from dso.demo import ORGANISM_FORMS
 from dso.evaluation import evaluate
@@ -32,6 +30,7 @@ from dso.steering import neurons_kept, sparsify
 from dso.tasks import ChoiceDataModule, Coreference
 from dso.training import Objective, SteeringModule
 from dso.training.presets import STEPS
+from dso.training.setting_up import plain_trainer
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.7)
 SHARES = (0.8, 0.6, 0.4, 0.2, 0.1)
@@ -45,19 +44,7 @@ def train_and_measure(weight: float, seed: int, folder: Path) -> list[Result]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     task = Coreference(forms=ORGANISM_FORMS, seed=seed)
     module = SteeringModule(str(shipped("organism-llm")), objective=Objective(l1=weight))
-    trainer = L.Trainer(
-        accelerator="auto",
-        devices=1,
-        max_steps=STEPS,
-        max_epochs=1,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-    )
+    trainer = plain_trainer(STEPS, folder)
     trainer.fit(module, ChoiceDataModule(task, seed=seed))
     results = measured(module, task, seed, f"l1 {weight:g}")
     for share in SHARES if weight == 0 else ():
@@ -152,13 +139,7 @@ def plot(results: list[Result], path: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=Path("docs"))
-    parser.add_argument("--kept", type=Path, default=Path("runs/sparsity"))
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--again", action="store_true", help="run what was run before, too")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "sparsity").parse_args()
     runs: dict[str, Callable[[Path], list[Result]]] = {
         f"l1-{weight:g}-{seed}": partial(train_and_measure, weight, seed)
         for weight in WEIGHTS

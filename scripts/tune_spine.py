@@ -22,7 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 
 from dso.demo import ORGANISM_FORMS
@@ -32,6 +31,7 @@ from dso.report import Result, write_results
 from dso.tasks import ChoiceDataModule, Coreference
 from dso.training import KLBudget, Objective, Optimisation, SteeringModule
 from dso.training.presets import STEPS
+from dso.training.setting_up import plain_trainer
 
 KEPT = ("unambiguous_accuracy", "gender_needed_accuracy", "capability")
 CANDIDATES: list[dict[str, Any]] = [
@@ -59,16 +59,7 @@ def run(candidate: dict[str, Any], seed: int) -> list[Result]:
         objective=replace(Objective(), **settings),
     )
     with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(
-            max_steps=STEPS,
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            limit_val_batches=0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
+        trainer = plain_trainer(STEPS, Path(folder))
         trainer.fit(module, ChoiceDataModule(task, pool_per_step=pool_per_step, seed=seed))
     data = {"validation": task.load().validation}
     return evaluate(

@@ -131,6 +131,11 @@ class Choice:
         elif self.truth is None:
             raise ValueError(f"{where} is {self.kind} but has no right answer (truth)")
 
+    @property
+    def takes_sides(self) -> bool:
+        """Whether any of its answers is pro or anti; an ambiguous choice without names groups."""
+        return any(option.side != "neither" for option in self.options)
+
     def _check_groups(self, where: str) -> None:
         """Both sides, or without any at least two groups."""
         sides = {option.side for option in self.options}

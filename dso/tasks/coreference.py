@@ -186,6 +186,20 @@ def gender_needed(
     return choices
 
 
+def kl_pool(
+    count: int,
+    seed: int,
+    forms: Sequence[str] = DEFAULT_FORMS,
+    occupations: OccupationPart = "train",
+    split: str = "pool",
+) -> list[Choice]:
+    """`count` prompts on which training holds the KL, in the training wording: half unambiguous, a
+    quarter quiz, a quarter gender-needed."""
+    quarter = count // 4
+    counts = count - 2 * quarter, quarter, quarter
+    return mixture(occupations, "train", counts, seed, split, forms)
+
+
 class Coreference(Task):
     """The built-in coreference task: training data, KL pool, validation and two evaluation splits.
 
@@ -236,13 +250,10 @@ class Coreference(Task):
 
     def load(self) -> TaskData:
         """Generate the choices."""
-        quarter = self.pool // 4
-        half = self.pool - 2 * quarter
-        counts = half, quarter, quarter
         trained = self.occupations
         return TaskData(
             train=ambiguous(self.pairs, trained, "train", self.seed, "train", self.forms),
-            pool=mixture(trained, "train", counts, self.seed, "pool", self.forms),
+            pool=kl_pool(self.pool, self.seed, self.forms, trained),
             validation=self._split("validation", "validation", "validation", self.validation),
             evaluation=[
                 *self._split(trained, "test", "train_occupations", self.evaluation),

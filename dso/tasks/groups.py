@@ -21,7 +21,7 @@ from itertools import permutations
 from typing import Literal, get_args
 
 from dso.tasks.choice import Choice, Option, Part
-from dso.tasks.coreference import DEFAULT_FORMS, EVALUATION_SEED, mixture
+from dso.tasks.coreference import DEFAULT_FORMS, EVALUATION_SEED, kl_pool, mixture
 from dso.tasks.grammar import GENDER_NOUN
 from dso.tasks.occupations import GENDERS, GROUPS, OccupationPart, select
 from dso.tasks.task import Task, TaskData
@@ -128,11 +128,9 @@ class Groups(Task):
 
     def load(self) -> TaskData:
         """Generate the choices."""
-        quarter = self.pool // 4
-        half = self.pool - 2 * quarter
         return TaskData(
             train=questions(self.attribute, "train", "train", self.forms),
-            pool=mixture("train", "train", (half, quarter, quarter), self.seed, "pool", self.forms),
+            pool=kl_pool(self.pool, self.seed, self.forms),
             validation=self._split("validation", "validation", "validation", self.validation),
             evaluation=[
                 *self._split("train", "test", "train_occupations", self.evaluation),

@@ -20,7 +20,7 @@ import random
 from collections.abc import Sequence
 
 from dso.tasks.choice import Choice, Option, Part
-from dso.tasks.coreference import DEFAULT_FORMS, EVALUATION_SEED, mixture
+from dso.tasks.coreference import DEFAULT_FORMS, EVALUATION_SEED, kl_pool, mixture
 from dso.tasks.grammar import NAMES
 from dso.tasks.occupations import GENDERS, Gender, OccupationPart, select, side
 from dso.tasks.task import Task, TaskData
@@ -135,11 +135,9 @@ class Hiring(Task):
 
     def load(self) -> TaskData:
         """Generate the choices."""
-        quarter = self.pool // 4
-        half = self.pool - 2 * quarter
         return TaskData(
             train=questions(self.questions, "train", "train", self.seed, "train", self.answers),
-            pool=mixture("train", "train", (half, quarter, quarter), self.seed, "pool", self.forms),
+            pool=kl_pool(self.pool, self.seed, self.forms),
             validation=self._split("validation", "validation", "validation", self.validation),
             evaluation=[
                 *self._split("train", "test", "train_occupations", self.evaluation),

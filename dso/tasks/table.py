@@ -162,7 +162,7 @@ def leads(answers: Tensor, group: Tensor, groups: int) -> Tensor:
 
 def _groups(choice: Choice) -> list[str | None]:
     """The group of each option: its side where the choice has sides, else what it names."""
-    if any(option.side != "neither" for option in choice.options):
+    if choice.takes_sides:
         return [None if option.side == "neither" else option.side for option in choice.options]
     return [option.group for option in choice.options]
 

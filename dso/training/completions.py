@@ -8,11 +8,13 @@ side and group of that option, reward (the combined one), and `reward/<name>` fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
+from dso.tasks.choice import Choice
 from dso.training import processes
 from dso.training.learner import StepRecord
 from dso.training.module import SteeringModule
@@ -67,7 +69,9 @@ class SaveCompletions(L.Callback):
         part.replace(path)
 
 
-def completion_rows(record: StepRecord, step: int, render: Any) -> list[dict[str, Any]]:
+def completion_rows(
+    record: StepRecord, step: int, render: Callable[[Choice], str]
+) -> list[dict[str, Any]]:
     """One row for each sampled answer of a step.
 
     Args:

@@ -17,7 +17,6 @@ cancels. Both leave one out, which keeps them unbiased. `grpo` and `ppo` are in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
@@ -99,12 +98,6 @@ def rloo(log_probs: Tensor, rewards: Tensor) -> Tensor:
     baseline = (rewards.sum(-1, keepdim=True) - rewards) / (samples - 1)
     return -((rewards - baseline).detach() * log_probs).mean()
 
-
-SAMPLED: dict[EstimatorName, Callable[[Tensor, Tensor], Tensor]] = {
-    "reinforce": reinforce,
-    "rloo": rloo,
-}
-"""Estimators of sampled answers' log-probabilities as a whole."""
 
 CLIPPED: tuple[EstimatorName, ...] = ("grpo", "ppo")
 """Estimators of the single tokens' probability ratios (`clipped.py`)."""

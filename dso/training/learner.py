@@ -254,9 +254,10 @@ class Learner:
     ) -> PolicyLoss:
         """The estimator, ready for rewards."""
         if self.sampler is None or rollouts is None:
-            return lambda _, where, rewards: exact(options[where], rewards)
+            return _shared(lambda _, where, rewards: exact(options[where], rewards))
         states = None if self.baseline is None else self.base.states(encoded)
-        return self.sampler.loss(steered, rollouts, self.baseline, states)
+        loss = self.sampler.loss(steered, rollouts, self.baseline, states)
+        return _shared(loss) if self.sampler.averages_choices else loss
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the controller, the running estimates, answers at hand."""
@@ -292,3 +293,8 @@ class Learner:
                 f"to use, and {processes.world_size()} are to go on; resume with as many"
             )
         self.sampler.load_state_dict(held[processes.rank()])
+
+
+def _shared(mean: PolicyLoss) -> PolicyLoss:
+    """A mean over a process' choices with its share of the mean over those of all processes."""
+    return lambda name, where, rewards: processes.share(len(rewards)) * mean(name, where, rewards)

@@ -62,25 +62,6 @@ def share(count: int | Tensor) -> float:
     return here * world_size() / everywhere if everywhere else 0.0
 
 
-def gather(values: Tensor) -> Tensor:
-    """The tensors of all processes one behind the other, in the order of the ranks.
-
-    Args:
-        values: (n_r, ...); n_r may differ between the processes, and be 0.
-
-    Returns:
-        (sum_r n_r, ...), without gradient, on the device of `values`.
-    """
-    if world_size() == 1:
-        return values.detach()
-    counts = _everyone(torch.tensor(len(values)))
-    widest = int(torch.stack(counts).max())
-    padded = values.new_zeros(widest, *values.shape[1:])
-    padded[: len(values)] = values.detach()
-    pieces = zip(_everyone(padded), counts, strict=True)
-    return torch.cat([piece[: int(count)] for piece, count in pieces]).to(values.device)
-
-
 def gather_objects(value: Any) -> list[Any]:
     """What every process gave, in the order of the ranks; it must pickle. For state, not numbers:
     each is sent to all."""
@@ -96,13 +77,6 @@ def _reduce(values: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
     sent = values.detach().to(_device(values), copy=True).contiguous()
     dist.all_reduce(sent, operation)
     return sent.to(values.device)
-
-
-def _everyone(values: Tensor) -> list[Tensor]:
-    sent = values.to(_device(values)).contiguous()
-    received = [torch.empty_like(sent) for _ in range(world_size())]
-    dist.all_gather(received, sent)
-    return received
 
 
 def _device(values: Tensor) -> torch.device:

@@ -95,6 +95,11 @@ class Sampler:
 
     # -- answers ----------------------------------------------------------------------------
 
+    @property
+    def averages_choices(self) -> bool:
+        """Whether the loss is a mean over a process' choices, and not over tokens."""
+        return self.estimator != "grpo" or self.grpo.loss_type in ("grpo", "dr_grpo")
+
     def draw(
         self,
         policy: Policy,

@@ -1,12 +1,16 @@
-"""What a run trains: the frozen base with a fresh adapter, and the optimiser of its vectors."""
+"""What a run needs: the frozen base with a fresh adapter, the optimiser of its vectors, and for a
+plain run a trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import RichProgressBar
 from torch import nn
 
 from dso.loading import Loading, load_base
@@ -85,3 +89,36 @@ def make_optimizer(
         optimizer, lambda step: settings.factor(step, steps)
     )
     return optimizer, schedule
+
+
+def plain_trainer(
+    steps: int,
+    folder: Path,
+    *callbacks: L.Callback,
+    accelerator: str = "auto",
+    progress: bool = False,
+) -> L.Trainer:
+    """A trainer that trains and nothing else: one device, no validation, no logger, no checkpoints.
+
+    Args:
+        steps: of the run.
+        folder: `default_root_dir`, for callbacks that write.
+        callbacks: its callbacks.
+        accelerator: as Lightning names it.
+        progress: show a progress bar.
+    """
+    bar = [RichProgressBar(leave=True)] if progress else []
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_steps=steps,
+        max_epochs=1,
+        default_root_dir=folder,
+        callbacks=[*bar, *callbacks],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )

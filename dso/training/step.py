@@ -20,7 +20,7 @@ from torch import Tensor
 from dso import rewards
 from dso.tasks.choice import Choice
 from dso.tasks.table import ChoiceTable
-from dso.training import terms
+from dso.training import processes, terms
 from dso.training.combine import NO_SIGNAL, combined, spread
 from dso.training.custom import Answer, Customs
 from dso.training.objective import Objective
@@ -29,7 +29,7 @@ NO_CUSTOMS = Customs()
 AMBIGUOUS_REWARDS = ("parity", "per_sample_parity", "twin_prior", "abstention")
 PolicyLoss = Callable[[str, Tensor, Tensor], Tensor]
 """From a population's name, its choices, (N,) bool with n of them, and the rewards (n, A) of their
-answers to a loss."""
+answers to a loss, whose mean over the processes is that of all of them."""
 
 
 @dataclass(frozen=True)
@@ -198,18 +198,20 @@ def step_loss(
             no_signal[name] = _no_signal(rewarded, where)
     raw, spreads = _means(rewarded)
     given = scored.log_probs, scored.base_log_probs
+    twins, anchored = len(scored.table.pairs), len(terms.anchored_pairs(scored.table))
+    # With how many things each is a mean over; of a custom one it is taken to be the choices.
     penalties = {
-        "twin_consistency": terms.twin_consistency(given[0], scored.table),
-        "pair_anchor": terms.pair_anchor(*given, scored.table),
-        "distillation": terms.distillation(*given, scored.table),
-        "option_mass": terms.option_mass_drop(*given),
+        "twin_consistency": (terms.twin_consistency(given[0], scored.table), twins),
+        "pair_anchor": (terms.pair_anchor(*given, scored.table), anchored),
+        "distillation": (terms.distillation(*given, scored.table), twins),
+        "option_mass": (terms.option_mass_drop(*given), len(given[0])),
     }
     for term in customs.terms:
-        penalties[term.custom.name] = term(*given, scored.table)
-    for name, value in penalties.items():
+        penalties[term.custom.name] = (term(*given, scored.table), len(given[0]))
+    for name, (value, count) in penalties.items():
         weight = objective.weight(name, scored.progress)
         if weight:
-            loss = loss + weight * value
+            loss = loss + weight * processes.share(count) * value
         raw[name] = value.detach()
     weighted = {name: objective.weight(name, scored.progress) * v for name, v in raw.items()}
     return loss, StepFigures(raw, weighted, spreads, no_signal)

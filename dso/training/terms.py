@@ -54,7 +54,7 @@ def pair_anchor(log_probs: Tensor, base_log_probs: Tensor, table: ChoiceTable) -
     Returns:
         A scalar; 0 when no pair of twins has a first option.
     """
-    pairs = table.pairs[(table.first[table.pairs] >= 0).all(-1)]
+    pairs = anchored_pairs(table)
     if not len(pairs):
         return log_probs.new_zeros(())
     first = table.first.clamp(min=0)[:, None]
@@ -63,6 +63,11 @@ def pair_anchor(log_probs: Tensor, base_log_probs: Tensor, table: ChoiceTable) -
         return values.softmax(-1).gather(-1, first)[pairs][..., 0].mean(-1)
 
     return (mean_first(log_probs) - mean_first(base_log_probs)).square().mean()
+
+
+def anchored_pairs(table: ChoiceTable) -> Tensor:
+    """(P, 2) long: the twins that both have a first option."""
+    return table.pairs[(table.first[table.pairs] >= 0).all(-1)]
 
 
 def distillation(log_probs: Tensor, base_log_probs: Tensor, table: ChoiceTable) -> Tensor:

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import lightning as L
-import torch
-
-from dso.metrics import per_occupation_bias
-from dso.policy import Policy
 from dso.sampling import Sampling
-from dso.tasks import Choice, ChoiceDataModule, Coreference, tabulate
+from dso.tasks import Choice, ChoiceDataModule, Coreference
 from dso.training import GRPO, Objective
 from dso.training.presets import STEPS
+from dso.training.setting_up import plain_trainer
 from dso.training.trl_backend import TRL, train_with_trl
 from dso.training.trl_rewards import evaluating
 from scripts.benchmarks.turns import Spent, Turns, Watched
+from scripts.running import bias_of
 
 SHAPED = Objective(twin_prior=1.0, twin_consistency=0.0, pair_anchor=0.0, option_mass=0.0)
 METHODS = ("exact", "grpo", "trl_grpo", "trl_grpo_beta")
 BETA = 0.04
-BATCH = 128
-"""Choices a forward pass, where the bias is looked at."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +123,8 @@ def compare(
                         if not judged:
                             continue
                         if base is None:
-                            base = bias_of(run.module.policy, judged, 0.0)
-                        biases[name].append(bias_of(run.module.policy, judged, 1.0))
+                            base = _bias(run, judged, 0.0)
+                        biases[name].append(_bias(run, judged, 1.0))
                         if biases[name][-1] <= base / 2:
                             halved.setdefault(name, taken(run))
                     said = f"bias {biases[name][-1]:.1%}, " if judged else ""
@@ -143,6 +138,12 @@ def compare(
         rounds = [run.steps[start : start + plan.block] for start in starts]
         measured[name] = Measured(rounds, run.prepared, biases[name], taken(run), halved.get(name))
     return measured, base
+
+
+def _bias(run: Turns, judged: list[Choice], strength: float) -> float:
+    """Without dropout and the like, which trl trains with."""
+    with evaluating(run.module.policy.model):
+        return bias_of(run.module.policy, judged, strength)
 
 
 def taken(run: Turns) -> int:
@@ -163,19 +164,7 @@ def start(name: str, material: Material, plan: Plan, device: str, seed: int, fol
     cpu = device == "cpu"
     train: Callable[[], object]
     if name in ("exact", "grpo"):
-        trainer = L.Trainer(
-            accelerator="cpu" if cpu else "gpu",
-            devices=1,
-            max_steps=plan.steps,
-            max_epochs=1,
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-        )
+        trainer = plain_trainer(plan.steps, folder, accelerator="cpu" if cpu else "gpu")
         train = partial(trainer.fit, module, data)
     else:
         settings = TRL(beta=BETA if name == "trl_grpo_beta" else 0.0, cpu=cpu, save_every=STEPS)
@@ -193,16 +182,3 @@ def ambiguous_of(task: Coreference) -> list[Choice]:
         for choice in task.load().evaluation
         if choice.split == "train_occupations" and choice.kind == "ambiguous"
     ]
-
-
-@torch.no_grad()
-def bias_of(policy: Policy, choices: Sequence[Choice], strength: float) -> float:
-    """Bias per occupation, by probabilities."""
-    encoded, table = policy.encode(choices), tabulate(choices)
-    with evaluating(policy.model), policy.at(strength):
-        scores = [
-            policy.option_log_probs(encoded[place : place + BATCH])
-            for place in range(0, len(encoded), BATCH)
-        ]
-    answers = torch.cat(scores).softmax(-1).cpu()
-    return float(per_occupation_bias(answers, table.side, table.occupation))

@@ -14,7 +14,8 @@ from dso.encoding import EncodedChoice
 from dso.metrics import ChoiceMetrics
 from dso.policy import Policy
 from dso.sampling import Sampling
-from dso.tasks import ChoiceDataModule, tabulate
+from dso.tasks import ChoiceDataModule, Task, TaskData, tabulate
+from dso.tasks.datamodule import train_units
 from dso.training import GRPO, Objective, processes, rollouts
 from tests.organism import module, small_task, trainer
 from tests.together import double, together
@@ -30,6 +31,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "dapo": {"estimator": "grpo", "grpo": GRPO(loss_type="dapo")} | SAMPLED,
     "cispo": {"estimator": "grpo", "grpo": GRPO(loss_type="cispo", scale="batch")} | SAMPLED,
     "ppo": {"estimator": "ppo"} | SAMPLED,
+    # Processes with unequally many twins and choices.
+    "exact_mixed": {"objective": replace(OBJECTIVE, twin_consistency=1.0, distillation=1.0)},
+    "rloo_mixed": {"estimator": "rloo"} | SAMPLED,
 }
 # How many validation choices the first of two processes has seen.
 SPLITS = (0, 7, 12)
@@ -39,10 +43,27 @@ LOG_PROBS = torch.randn(len(VALIDATION), 2, generator=torch.Generator().manual_s
 )
 
 
-def data(share: int) -> ChoiceDataModule:
+class Mixed(Task):
+    """A task with every third of its twin pairs torn, of which one choice is left, by itself."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def load(self) -> TaskData:
+        data = self.task.load()
+        units = [
+            (replace(unit[0], twin=None),) if number % 3 == 0 else unit
+            for number, unit in enumerate(train_units(data.train))
+        ]
+        return replace(data, train=[choice for unit in units for choice in unit])
+
+
+def data(name: str, share: int) -> ChoiceDataModule:
     """The same global batches for a process that has one `share`-th of them."""
     # Answers of one token and of two: losses that count tokens must count those of all.
-    task = small_task(forms=[" {}", " the {}"])
+    task: Task = small_task(forms=[" {}", " the {}"])
+    if name.endswith("_mixed"):
+        task = Mixed(task)
     return ChoiceDataModule(
         task, pairs_per_step=4 // share, pool_per_step=8 // share, evaluation_batch=7
     )
@@ -83,7 +104,7 @@ def fit(folder: Path, name: str, share: int) -> dict[str, Any]:
     )
     with double(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollouts, "sample_tokens", fixed_answers)
-        loop.fit(run, data(share))
+        loop.fit(run, data(name, share))
     named = run.adapted.named_parameters()
     figures = {n: float(v) for n, v in loop.callback_metrics.items() if n.startswith("val/")}
     return {
@@ -109,7 +130,6 @@ def reductions() -> dict[str, Any]:
         "counts": processes.total(torch.tensor(3 + here)),
         "anyone": [processes.anyone(flag) for flag in (False, here == 1, True)],
         "share": [processes.share(count) for count in (5, 1 + 2 * here, 0)],
-        "gather": processes.gather(torch.full((here, 2), 7)),
         "objects": processes.gather_objects({"rank": here}),
     }
 
@@ -154,13 +174,12 @@ def test_reductions_are_over_both_processes(two):
         assert here["counts"] == 7
         assert here["anyone"] == [False, True, True]
         assert here["share"] == [1.0, 0.5 + rank, 0.0]
-        assert here["gather"].tolist() == [[7, 7]]
         assert here["objects"] == [{"rank": 0}, {"rank": 1}]
 
 
 def test_in_one_process_reductions_return_what_they_are_given():
     values = torch.tensor([1.0, -2.0], requires_grad=True)
-    for reduce in (processes.total, processes.mean, processes.maximum, processes.gather):
+    for reduce in (processes.total, processes.mean, processes.maximum):
         assert torch.equal(reduce(values), values)
         assert not reduce(values).requires_grad
     assert (processes.rank(), processes.world_size()) == (0, 1)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from dso.tasks.choice import Choice
 from dso.tasks.files.problems import Problems
-from dso.tasks.own.sample import takes_sides
 
 Placed = tuple[str, Choice, str]
 """Where a choice stands, the choice, and the split it belongs to."""
@@ -57,7 +56,7 @@ def say(
             problems.add(rows[b][0], name, message)
     for n in found.alone:
         where, choice, _ = rows[n]
-        wanted = "two rows that differ in gender" if takes_sides(choice) else "two rows, or no twin"
+        wanted = "two rows that differ in gender" if choice.takes_sides else "two rows, or no twin"
         problems.add(
             where, "twin",
             f"{choice.twin!r} stands in this row only; wanted {wanted} (unpaired: leave_out goes "
@@ -67,7 +66,7 @@ def say(
 
 def named_groups(choice: Choice) -> tuple[str | None, ...] | None:
     """What the options of a row of groups name; None for other rows."""
-    if choice.kind != "ambiguous" or takes_sides(choice):
+    if choice.kind != "ambiguous" or choice.takes_sides:
         return None
     return tuple([option.group for option in choice.options])
 
@@ -91,7 +90,7 @@ def _misfit(row: Placed, twin: Placed) -> Iterator[tuple[str, str]]:
     if not (choice.gender and other.gender):
         return
     sides, their_sides = ([option.side for option in c.options] for c in (choice, other))
-    sided = choice.kind == other.kind == "ambiguous" and takes_sides(choice)
+    sided = choice.kind == other.kind == "ambiguous" and choice.takes_sides
     if choice.gender == other.gender:
         yield "gender", f"is {choice.gender!r}, and so is that of {its}; twins differ in gender"
     elif sided and (texts, sides) == (others, their_sides):

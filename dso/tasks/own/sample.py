@@ -24,11 +24,6 @@ def rank(key: str, seed: int) -> int:
     return int.from_bytes(blake2b(key.encode(), digest_size=8, salt=salt).digest(), "little")
 
 
-def takes_sides(choice: Choice) -> bool:
-    """Whether any of its answers is pro or anti; an ambiguous choice without names groups."""
-    return any(option.side != "neither" for option in choice.options)
-
-
 class Sample:
     """Keeps the choices of the smallest ranks.
 
@@ -79,7 +74,7 @@ class Sample:
         choices = [choice for _, choice in entries]
         twins = Counter(choice.twin for choice in choices)
         if self.training and cell == ("train", "ambiguous"):
-            return [c for c in choices if (twins[c.twin] == 2 if c.twin else not takes_sides(c))]
+            return [c for c in choices if (twins[c.twin] == 2 if c.twin else not c.takes_sides)]
         full = self.counts[cell] > self.limit
         if full and choices[-1].twin is not None and twins[choices[-1].twin] == 1:
             choices.pop()

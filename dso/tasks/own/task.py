@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from dso.tasks.choice import Choice
-from dso.tasks.coreference import DEFAULT_FORMS, mixture
+from dso.tasks.coreference import DEFAULT_FORMS, kl_pool
 from dso.tasks.own.ledger import Unpaired
 from dso.tasks.own.reading import SHARES, OwnData, Source, read_choices
 from dso.tasks.own.schema import SPLITS
@@ -113,11 +113,7 @@ class Own(Task):
                 "pool: no gender_needed row in train, so that nothing keeps the model from "
                 "forgetting gender altogether; add such rows, or built-in ones (built_in_pool)"
             )
-        half = count - 2 * (count // 4)
-        built_in = mixture(
-            "train", "train", (half, count // 4, count // 4), self.seed, "built_in_pool",
-            self.forms,
-        )  # fmt: skip
+        built_in = kl_pool(count, self.seed, self.forms, split="built_in_pool")
         return TaskData(
             train=read.kept["train", "ambiguous"],
             pool=pool + built_in,
