@@ -95,6 +95,8 @@ class Learner:
         self.gradient_checkpointing = gradient_checkpointing
         self.base = BaseScores(policy)
         self.gap: RunningGap | None = None
+        self.steps: TrainSteps
+        """Of the run; `prepare` is given them."""
         self.record: StepRecord | None = None
         """Of the last step."""
         self._signal = SignalWatch()
