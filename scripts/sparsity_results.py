@@ -34,7 +34,8 @@ from dso.training.setting_up import plain_trainer
 
 WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.7)
 SHARES = (0.8, 0.6, 0.4, 0.2, 0.1)
-SPLITS = ("train_occupations", "heldout_occupations")
+PLACES = {"train_occupations": "training occupations", "heldout_occupations": "held out"}
+SPLITS = tuple(PLACES)
 KEPT = ("unambiguous_accuracy", "gender_needed_accuracy", "capability")
 BIAS = "per_occupation_bias"
 
@@ -123,7 +124,7 @@ def plot(results: list[Result], path: Path) -> None:
         shares = [100 * kept_share(results, name) for name in names]
         for split, style in zip(SPLITS, ("-", "--"), strict=True):
             bias = [100 * mean(results, name, BIAS, split, 1.0) for name in names]
-            text = f"{label}, {split.replace('_', ' ')}"
+            text = f"{label}, {PLACES[split]}"
             left.plot(shares, bias, style, color=colour, marker=marker, markersize=4, label=text)
         lost = [100 * worst_loss(results, name) for name in names]
         right.plot(shares, lost, color=colour, marker=marker, markersize=4, label=label)
@@ -132,8 +133,8 @@ def plot(results: list[Result], path: Path) -> None:
     for axes in (left, right):
         axes.set_xlabel("norm neurons kept (%)")
         axes.set_xlim(0, 103)
+        axes.set_ylim(bottom=0)
         axes.legend(fontsize=7)
-    left.set_ylim(bottom=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(str(path))
 
