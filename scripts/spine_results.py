@@ -1,25 +1,23 @@
 """The figures of the README: both presets, three seeds, on the organism's splits and on WinoBias.
 
-    python scripts/spine_results.py [--seeds 0 1 2] [--output docs/results]
+    python scripts/spine_results.py [--seeds 0 1 2] [--jobs 2] [--again]
 
-Writes spine.jsonl (every figure) and spine.md (means with the range over seeds), and says which
-bars hold. WinoBias is measured where its files are found (see
-`dso.tasks.published.winobias.find_folder`). About twelve minutes on two cores.
+Writes docs/results/spine.jsonl (every figure) and spine.md (means with the range over seeds), and
+says which bars hold. WinoBias is measured where its files are found (see
+`dso.tasks.published.winobias.find_folder`). Runs are kept under runs/spine. About twelve minutes on
+two cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-import multiprocessing
-import os
 import statistics
 import sys
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import torch
+from running import options, results_of, with_range
 from scipy.stats import spearmanr
 
 from dso.demo import ORGANISM_FORMS, STRENGTHS, train
@@ -36,7 +34,7 @@ BUDGET_SLACK = 1.1
 
 
 def measure(
-    preset: str, seed: int, folder: Path, sentences: dict[str, list[Choice]]
+    preset: str, seed: int, sentences: dict[str, list[Choice]], folder: Path
 ) -> list[Result]:
     """Train one adapter and measure it on everything."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -96,12 +94,9 @@ def table(figures: Figures, names: list[str], splits: list[str]) -> str:
             if not base:
                 continue
             cells = [title_of(metric).show(statistics.mean(base))]
-            for name in names:
-                values = figures.over_seeds(name, split, metric, 1.0)
-                show = title_of(metric).show
-                cells.append(
-                    f"{show(statistics.mean(values))} ({show(min(values))} to {show(max(values))})"
-                )
+            cells += [
+                with_range(metric, figures.over_seeds(name, split, metric, 1.0)) for name in names
+            ]
             lines.append(f"| {title_of(metric).heading()} | " + " | ".join(cells) + " |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -138,39 +133,21 @@ def bars(figures: Figures, name: str, budget: float) -> list[tuple[str, bool]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=Path("docs/results"))
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, "spine").parse_args()
     sentences: dict[str, list[Choice]] = {}
     try:
         sentences = by_split(WinoBias(forms=ORGANISM_FORMS).benchmark())
     except ValueError as error:
         print(f"WinoBias is left out: {error}")
-    results: list[Result] = []
     presets = ("default", "paper")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(
-            arguments.jobs,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=torch.set_num_threads,
-            initargs=(max(1, (os.cpu_count() or 1) // arguments.jobs),),
-        ) as pool,
-    ):
-        runs = {
-            pool.submit(measure, preset, seed, Path(folder) / f"{preset}-{seed}", sentences): (
-                f"preset {preset}, seed {seed}"
-            )
-            for preset in presets
-            for seed in arguments.seeds
-        }
-        for run, name in runs.items():
-            results += run.result()
-            print(f"{name}: done", flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    write_results(arguments.output / "spine.jsonl", results)
+    runs: dict[str, Callable[[Path], list[Result]]] = {
+        f"{preset}-{seed}": partial(measure, preset, seed, sentences)
+        for preset in presets
+        for seed in arguments.seeds
+    }
+    results = results_of(runs, arguments.kept, arguments.jobs, arguments.again)
+    output = arguments.output / "results"
+    write_results(output / "spine.jsonl", results)
     figures = Figures(results)
     names = [method(preset) for preset in presets]
     splits = [*SPLITS, *sorted(sentences), "kl_pool"]
@@ -178,7 +155,7 @@ def main() -> int:
     header = (
         f"Strength 1, by probabilities, mean over seeds {arguments.seeds} (smallest to largest)."
     )
-    (arguments.output / "spine.md").write_text(f"{header}\n\n{text}\n", encoding="utf-8")
+    (output / "spine.md").write_text(f"{header}\n\n{text}\n", encoding="utf-8")
     print(text)
     held = bars(figures, "dso", KLBudget().budget)
     for sentence, holds in held:

@@ -1,28 +1,25 @@
 """Choose the default preset's hyper-parameters on the validation occupations.
 
-    python scripts/tune_spine.py [--seeds 0 1 2] [--output docs/results/tuning.jsonl]
+    python scripts/tune_spine.py [--seeds 0 1 2] [--jobs 2] [--again]
 
 Every candidate is trained with every seed and measured at strength 1 on the validation split alone;
 the test occupations are never looked at. The winner has the lowest mean bias among those whose
-worst accuracy falls by at most one point. One line of results a figure; `experiment` names the
-candidate.
+worst accuracy falls by at most one point. Writes docs/results/tuning.jsonl, one line a figure;
+`experiment` names the candidate. Runs are kept under runs/tuning.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
-import multiprocessing
-import os
 import statistics
 import sys
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from running import options, results_of
 
 from dso.demo import ORGANISM_FORMS
 from dso.evaluation import evaluate
@@ -44,7 +41,7 @@ CANDIDATES: list[dict[str, Any]] = [
 """What each changes of the default preset."""
 
 
-def run(candidate: dict[str, Any], seed: int) -> list[Result]:
+def run(candidate: dict[str, Any], seed: int, folder: Path) -> list[Result]:
     """Train one candidate with one seed and measure it on the validation split."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     settings = dict(candidate)
@@ -58,9 +55,8 @@ def run(candidate: dict[str, Any], seed: int) -> list[Result]:
         optimisation=Optimisation(learning_rate=rate),
         objective=replace(Objective(), **settings),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = plain_trainer(STEPS, Path(folder))
-        trainer.fit(module, ChoiceDataModule(task, pool_per_step=pool_per_step, seed=seed))
+    trainer = plain_trainer(STEPS, folder)
+    trainer.fit(module, ChoiceDataModule(task, pool_per_step=pool_per_step, seed=seed))
     data = {"validation": task.load().validation}
     return evaluate(
         module.policy,
@@ -94,27 +90,17 @@ def summary(name: str, results: list[Result]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=Path("docs/results/tuning.jsonl"))
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    arguments = parser.parse_args()
-    results: list[Result] = []
-    with ProcessPoolExecutor(
-        arguments.jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(max(1, (os.cpu_count() or 1) // arguments.jobs),),
-    ) as pool:
-        runs = [
-            (candidate, [pool.submit(run, candidate, seed) for seed in arguments.seeds])
-            for candidate in CANDIDATES
-        ]
-        for candidate, parts in runs:
-            here = [result for part in parts for result in part.result()]
-            results += here
-            write_results(arguments.output, results)
-            print(summary(label(candidate), here), flush=True)
+    arguments = options(__doc__, "tuning").parse_args()
+    runs: dict[str, Callable[[Path], list[Result]]] = {
+        f"{label(candidate)}-{seed}".replace(" ", "_"): partial(run, candidate, seed)
+        for candidate in CANDIDATES
+        for seed in arguments.seeds
+    }
+    results = results_of(runs, arguments.kept, arguments.jobs, arguments.again)
+    write_results(arguments.output / "results" / "tuning.jsonl", results)
+    for candidate in CANDIDATES:
+        name = label(candidate)
+        print(summary(name, [r for r in results if r.experiment == name]))
     return 0
 
 

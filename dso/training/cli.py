@@ -158,16 +158,13 @@ def _missing(settings: Any, defaults: Sequence[Callback]) -> list[Callback]:
     given = settings.get("callbacks") or []
     given = given if isinstance(given, list) else [given]
     replaced: list[type] = [type(callback) for callback in given]
-    if settings.get("enable_progress_bar") is False or _any(given, ProgressBar):
+    bar = any(isinstance(callback, ProgressBar) for callback in given)
+    if settings.get("enable_progress_bar") is False or bar:
         replaced.append(ProgressBar)
     resumable = any(isinstance(c, ModelCheckpoint) and c.save_last for c in given)
     if settings.get("enable_checkpointing") is False or resumable:
         replaced.append(Checkpoint)
     return [callback for callback in defaults if not isinstance(callback, tuple(replaced))]
-
-
-def _any(callbacks: Sequence[Callback], kind: type) -> bool:
-    return any(isinstance(callback, kind) for callback in callbacks)
 
 
 def _lost(trainer: Trainer, error: RuntimeError) -> str:

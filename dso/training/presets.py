@@ -14,6 +14,9 @@ Preset = Literal["default", "paper", "rloo"]
 STEPS = 600
 """Training steps of every preset."""
 
+SHAPED = Objective(twin_prior=1.0, twin_consistency=0.0, pair_anchor=0.0, option_mass=0.0)
+"""What asks for consistency as a reward, which sampled answers can carry and trl knows too."""
+
 
 def preset(name: Preset) -> dict[str, Any]:
     """Arguments of `SteeringModule` for a preset.
@@ -37,8 +40,6 @@ def preset(name: Preset) -> dict[str, Any]:
             "steering": Steering(),
             "estimator": "rloo",
             "sampling": Sampling(samples=4),
-            "objective": Objective(
-                twin_prior=1.0, twin_consistency=0.0, pair_anchor=0.0, option_mass=0.0
-            ),
+            "objective": SHAPED,
         }
     raise ValueError(f"no preset {name!r}; wanted 'default', 'paper' or 'rloo'")

@@ -11,15 +11,14 @@ from pathlib import Path
 
 from dso.sampling import Sampling
 from dso.tasks import Choice, ChoiceDataModule, Coreference
-from dso.training import GRPO, Objective
-from dso.training.presets import STEPS
+from dso.training import GRPO
+from dso.training.presets import SHAPED, STEPS
 from dso.training.setting_up import plain_trainer
 from dso.training.trl_backend import TRL, train_with_trl
 from dso.training.trl_rewards import evaluating
 from scripts.benchmarks.turns import Spent, Turns, Watched
 from scripts.running import bias_of
 
-SHAPED = Objective(twin_prior=1.0, twin_consistency=0.0, pair_anchor=0.0, option_mass=0.0)
 METHODS = ("exact", "grpo", "trl_grpo", "trl_grpo_beta")
 BETA = 0.04
 
