@@ -10,14 +10,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dso.commands import task_label, write_report
 from dso.evaluation import evaluate
 from dso.metrics import per_occupation_gap
 from dso.organisms.shipped import shipped
 from dso.policy import Policy
-from dso.report import Result, plot_occupations
+from dso.report import Result, plot_occupations, write_report
 from dso.steering import save_adapter
-from dso.tasks import Choice, ChoiceDataModule, Coreference, Task, tabulate
+from dso.tasks import Choice, ChoiceDataModule, Coreference, Task, tabulate, task_label
 from dso.training import SaveAdapter, SteeringModule, preset
 from dso.training.presets import STEPS, Preset
 from dso.training.saving import recipe

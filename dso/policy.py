@@ -131,6 +131,14 @@ class Policy:
         """Whether a steering adapter is attached."""
         return isinstance(getattr(self.model, "base_model", None), SteeringModel)
 
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """How the attached adapter was trained, where its configuration says."""
+        if not self.steered:
+            return None
+        recipe: dict[str, Any] | None = self.model.peft_config[self.model.active_adapter].recipe
+        return recipe
+
     def at(self, strength: Strength) -> AbstractContextManager[None]:
         """Context: every call at this strength; without an adapter only 0 is possible."""
         if self.steered:
@@ -164,7 +172,7 @@ class Policy:
             raise ValueError(
                 f"{len(long)} of {len(encoded)} choices are longer than the model's "
                 f"{self.positions} positions, {long[0].id!r} the first ({long[0].length} tokens); "
-                "leave them out (`--skip-long` of `dso evaluate`), or shorten them"
+                "shorten them, or leave them out (`--skip-long`, where a command has it)"
             )
         return encoded
 

@@ -1,11 +1,13 @@
 """Results as files, tables and plots."""
 
+from dso.report.folder import ANSWERS, write_report
 from dso.report.plots import plot_occupations, plot_strength
 from dso.report.results import Result, read_results, write_results
 from dso.report.table import Grid, grid, markdown_table, results_table
 from dso.report.titles import TITLES, Title, in_order, title_of
 
 __all__ = [
+    "ANSWERS",
     "TITLES",
     "Grid",
     "Result",
@@ -18,5 +20,6 @@ __all__ = [
     "read_results",
     "results_table",
     "title_of",
+    "write_report",
     "write_results",
 ]

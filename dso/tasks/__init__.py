@@ -5,7 +5,7 @@ from dso.tasks.coreference import Coreference
 from dso.tasks.datamodule import ChoiceDataModule, EvaluationBatch, TrainBatch
 from dso.tasks.groups import Groups
 from dso.tasks.hiring import Hiring
-from dso.tasks.named import TASKS, make_task
+from dso.tasks.named import TASKS, make_task, task_label
 from dso.tasks.own import Own
 from dso.tasks.published import BBQ, MMLU, SynthBias, TwoPeople, WinoBias
 from dso.tasks.table import ChoiceTable, tabulate
@@ -36,5 +36,6 @@ __all__ = [
     "WinoBias",
     "make_task",
     "tabulate",
+    "task_label",
     "twin_pairs",
 ]

@@ -79,3 +79,9 @@ def _import(path: str) -> type[Task]:
     if not (inspect.isclass(found) and issubclass(found, Task)) or inspect.isabstract(found):
         raise ValueError(f"{path} is not a dso.tasks.Task that can load its data; {names}")
     return found
+
+
+def task_label(task: Task) -> str:
+    """The short name that results carry."""
+    names = {kind: name for name, kind in TASKS.items()}
+    return names.get(type(task), type(task).__name__.lower())

@@ -1,7 +1,8 @@
-"""`dso evaluate`: from paths to a folder with results, tables and plots. `dso check`: own data."""
+"""`dso evaluate`: from paths to a folder with results, tables and plots."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,20 +11,96 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
-
+from dso.commands.arguments import add_loading, add_model, loading_of, positive, strength
 from dso.evaluation import by_split, evaluate, splits
 from dso.loading import LOADING, Loading
 from dso.policy import Policy
-from dso.report import Result, markdown_table, plot_strength, results_table, write_results
+from dso.report import ANSWERS, Result, write_report
 from dso.sampling import Rollouts, Sampling
-from dso.tasks import TASKS, Choice, Task, make_task
-from dso.tasks.own import OwnData, Source, missing_splits, read_choices
-from dso.tasks.own.ledger import Unpaired
+from dso.tasks import TASKS, Choice, Task, make_task, task_label
 
+HELP = "measure a model with an adapter over a grid of strengths"
+DESCRIPTION = (
+    "Measure bias and capabilities at every strength, with 95 % intervals. Writes results.jsonl, a "
+    "table and a plot."
+)
 DEFAULT_STRENGTHS = (0.0, 0.5, 1.0)
-ANSWERS = "answers.jsonl"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `run` needs."""
+    add_model(parser)
+    parser.add_argument(
+        "--task",
+        help=f"{', '.join(sorted(TASKS))}, or the import path of a dso.tasks.Task; by default the "
+        "task the adapter was trained on, or coreference",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="PATH",
+        help="folder of the task's files, where it reads any; for own, files (see dso check)",
+    )
+    parser.add_argument(
+        "--strength",
+        type=strength,
+        nargs="+",
+        metavar="W",
+        help="grid of strengths (default: 0 0.5 1)",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to write into")
+    parser.add_argument(
+        "--limit",
+        type=positive,
+        help="at most this many choices of a kind in a split (default: all)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of sampled answers and bootstrap")
+    parser.add_argument(
+        "--batch-size", type=positive, default=64, help="choices a forward pass (default 64)"
+    )
+    parser.add_argument(
+        "--replicates", type=positive, default=1000, help="bootstrap replicates (default 1000)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=positive,
+        default=0,
+        metavar="G",
+        help="also generate G answers a prompt, read them and count what means no option",
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=positive, default=16, help="longest generated answer (default 16)"
+    )
+    parser.add_argument(
+        "--skip-long",
+        action="store_true",
+        help="leave out (and count) prompts longer than the model has positions",
+    )
+    add_loading(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    evaluate_command(
+        model=arguments.model,
+        adapter=arguments.adapter,
+        task=arguments.task,
+        data=_one_or_more(arguments.data),
+        strengths=arguments.strength,
+        output=arguments.output,
+        limit=arguments.limit,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        replicates=arguments.replicates,
+        loading=loading_of(arguments),
+        samples=arguments.samples,
+        max_new_tokens=arguments.max_new_tokens,
+        skip_long=arguments.skip_long,
+    )
+
+
+def _one_or_more(paths: list[str] | None) -> str | list[str] | None:
+    return paths[0] if paths and len(paths) == 1 else paths
 
 
 def evaluate_command(
@@ -129,7 +206,7 @@ def choose_task(policy: Policy, task: str | None, data: str | list[str] | None) 
     """
     settings: dict[str, Any] = {}
     if task is None:
-        recorded = (recipe_of(policy) or {}).get("task")
+        recorded = (policy.recipe or {}).get("task")
         if recorded is None:
             task = "coreference"
         else:
@@ -137,82 +214,3 @@ def choose_task(policy: Policy, task: str | None, data: str | list[str] | None) 
     if data is not None:
         settings["data"] = data
     return make_task(task, settings)
-
-
-def recipe_of(policy: Policy) -> dict[str, Any] | None:
-    """The training recipe in the attached adapter's configuration, where it has one."""
-    if not policy.steered:
-        return None
-    recipe: dict[str, Any] | None = policy.model.peft_config[policy.model.active_adapter].recipe
-    return recipe
-
-
-def task_label(task: Task) -> str:
-    """The short name that results carry."""
-    names = {kind: name for name, kind in TASKS.items()}
-    return names.get(type(task), type(task).__name__.lower())
-
-
-def write_report(results: Sequence[Result], folder: Path, run: dict[str, Any]) -> None:
-    """Results as JSON lines, Markdown tables and a plot in `folder`, and tables on the terminal."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_results(folder / "results.jsonl", results)
-    (folder / "evaluation.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    names = [name for name in dict.fromkeys(r.split for r in results) if name != "kl_pool"]
-    tables = [f"## {name}\n\n{markdown_table(results, name)}" for name in names]
-    (folder / "table.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
-    plot_strength([r for r in results if r.split in names], folder / "strength.png")
-    console = Console()
-    for name in names:
-        strengths = len({r.strength for r in results})
-        wide = console.width >= 40 + 12 * strengths
-        console.print(results_table(results, name, intervals=wide))
-    console.print(
-        f"Written to {folder}: results.jsonl (every figure with its interval), table.md, "
-        f"strength.png, evaluation.json{', answers.jsonl' if (folder / ANSWERS).exists() else ''}"
-    )
-
-
-def check_command(
-    data: Sequence[str],
-    hub: str | None = None,
-    hub_config: str | None = None,
-    unpaired: Unpaired = "refuse",
-    limit_errors: int = 20,
-) -> OwnData:
-    """Read and check anyone's own rows and print what is in them; see `dso check --help`.
-
-    Raises:
-        ValueError: no rows are named, or anything is wrong with them, all of it by line and field.
-    """
-    if not data and hub is None:
-        raise ValueError("nothing to check; give --data FILE or --hub NAME")
-    source = Source(tuple(data), hub, hub_config)
-    read = read_choices(source, unpaired=unpaired, limit_errors=limit_errors)
-    table = Table(title="Rows by split and kind")
-    for name in ("split", "kind", "rows", "kept", "left out"):
-        table.add_column(name, justify="left" if name in ("split", "kind") else "right")
-    for split in read.splits:
-        for kind in (kind for name, kind in read.counts if name == split):
-            rows, kept = read.counts[split, kind], len(read.kept[split, kind])
-            table.add_row(split, kind, f"{rows:,}", f"{kept:,}", f"{rows - kept:,}")
-    console = Console()
-    console.print(table)
-    twins, sided = read.twins, [f"{name} ({split})" for split, name in read.one_sided]
-    console.print(
-        f"{twins.pairs:,} twin pairs; {twins.lonely:,} rows whose twin is nowhere, "
-        f"{twins.untwinned:,} ambiguous rows with sides that name none, {twins.left_out:,} of them "
-        "in train and left out"
-    )
-    if twins.grouped:
-        console.print(f"{twins.grouped:,} rows of groups, which need no twin")
-    shown = ", ".join(sided[:10]) + (", ..." if len(sided) > 10 else "")
-    console.print(
-        f"{read.occupations:,} occupations in ambiguous rows with sides and a gender; with one "
-        f"gender only: {shown or 'none'}"
-    )
-    lacking = missing_splits(read)
-    for sentence in lacking:
-        console.print(f"not enough for dso fit: {sentence}")
-    console.print("Every row is right." + ("" if lacking else " Enough for dso fit."))
-    return read
