@@ -17,10 +17,12 @@ from dso.commands import (
     check,
     demo,
     evaluate,
+    fold,
 )
 
 COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
+    "fold": fold,
     "check": check,
     "demo": demo,
 }

@@ -12,6 +12,12 @@ from huggingface_hub import ModelCardData
 
 from dso.steering.config import SteeringConfig
 
+PLACE = "path/to/this/folder"
+"""Stands in the examples for the adapter's own address, which `push` puts there."""
+
+ABOUT = ("strength", "split")
+"""What a row of the measured table is about; the other columns are figures."""
+
 LIMITS = """\
 - It works on the base model above and no other; another one is refused on loading.
 - The figures hold for the data they were measured on. Measure it on your own before relying on it.
@@ -28,7 +34,11 @@ def model_card(config: SteeringConfig, *, class_name: str) -> str:
     """
     base = config.base_model_name_or_path
     front = ModelCardData(
-        base_model=base, library_name="dso", tags=["dso", "peft", "steering", "bias-mitigation"]
+        base_model=base,
+        # Not peft, by which the hub would show an example that does not know this method.
+        library_name="dso",
+        tags=["dso", "peft", "steering", "bias-mitigation"],
+        base_model_relation="adapter",
     )
     parts = " and a ".join(p for p, on in (("scale", config.scale), ("shift", config.shift)) if on)
     revision = f", revision {config.revision}" if config.revision else ""
@@ -40,10 +50,11 @@ def model_card(config: SteeringConfig, *, class_name: str) -> str:
             "every one of them" if config.rank_norms == "all" else "the input norm of every block"
         )
         formula = "h' = h + ω (a ⊙ h + b + U Vᵀ h)"
-        extension = (
-            f"\nU Vᵀ, of rank {config.rank} and behind {where}, extends the paper's form; it folds"
-            "\ninto the weights of the linear layers that follow, not into a norm."
-        )
+        extension = f"\nU Vᵀ, of rank {config.rank} and behind {where}, extends the paper's form."
+    if config.shift and len(config.shifted) < norms:
+        extension += f"\nThe shift b is behind {len(config.shifted)} of them."
+    if config.foldable:
+        extension += "\nAll of it can be written into the base's own weights (`dso fold`)."
     return f"""---
 {front.to_yaml()}
 ---
@@ -58,13 +69,24 @@ not changed.{extension}
 ## How to load
 
 ```python
-from transformers import {class_name}
-from dso.steering import load_adapter
-model = load_adapter({class_name}.from_pretrained({(base or "...")!r}), "path/to/this/folder")
+import dso
+
+model = dso.load("{base or "..."}", "{PLACE}")
+print(model.answer("...", strength=0.5))
 ```
 
-`model.set_strength(0.5)` turns the knob; `model.generate(..., strength=[0, 0.5, 1])` does it for
-one call and per row.
+Or, as an adapter of peft on a model of transformers:
+
+```python
+from transformers import {class_name}
+from dso.steering import load_adapter
+
+base = {class_name}.from_pretrained("{base or "..."}")
+model = load_adapter(base, "{PLACE}")
+```
+
+`model.set_strength(0.5)` then turns the knob; `model.generate(..., strength=[0, 0.5, 1])` does it
+for one call and per row.
 
 ## How it was trained
 
@@ -72,11 +94,16 @@ one call and per row.
 
 ## What was measured
 
-{_table(config.measurements)}
+{markdown_rows(config.measurements)}
 
 ## Limits
 
 {LIMITS}
+
+## Licence
+
+The base model keeps its own. Under which licence these vectors may be used is for those who trained
+them to say, as `license:` in the header of this file.
 """
 
 
@@ -86,10 +113,13 @@ def _recipe(recipe: dict[str, Any] | None) -> str:
     return "\n".join(f"- {key}: {_cell(value)}" for key, value in recipe.items())
 
 
-def _table(rows: list[dict[str, Any]] | None) -> str:
+def markdown_rows(rows: list[dict[str, Any]] | None) -> str:
+    """Measurements as a Markdown table; what a row is about comes first."""
     if not rows:
         return "Nothing was recorded."
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    # A config read from its file has its keys in the order of the alphabet.
+    columns.sort(key=lambda name: ABOUT.index(name) if name in ABOUT else len(ABOUT))
     lines = [columns, ["---"] * len(columns)]
     lines += [[_cell(row[c]) if c in row else "" for c in columns] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -45,15 +45,17 @@ class SteeringConfig(PeftConfig):
     """Whether a scale a is trained."""
     shift: bool = True
     """Whether a shift b is trained."""
+    shift_modules: list[str] | None = None
+    """Qualified names of the norms that have a shift, where it is trained; None is all of them."""
+    only_foldable: bool = False
+    """Whether a shift is trained only where it can be folded into the base's own weights."""
     rank: int = 0
     """r of a low-rank part U Vᵀ h on some of the norms, beside scale and shift; 0 is without."""
     rank_norms: RankNorms = "input"
     """Which of the norms steered have the low-rank part: `input` is each block's first norm in
     module order, norms of queries and keys aside; `all` is every one."""
     foldable: bool | None = None
-    """Computed, not chosen: whether the kinds of norm steered leave exact folding open (the final
-    norm and q/k norms fold a scale only; a low-rank part has no place in a norm, it folds into the
-    weights of the linear layers that follow); the model family decides the rest."""
+    """Computed, not chosen: whether all of it can be folded into the base's own weights."""
     hidden_size: int | None = None
     """Width of the base model's hidden states."""
     num_norms: int | None = None
@@ -64,6 +66,14 @@ class SteeringConfig(PeftConfig):
     """How it was trained: task, data, rewards, estimator, KL budget, seed, library versions."""
     measurements: list[dict[str, Any]] | None = None
     """What was measured: one row per strength, with the same columns."""
+
+    @property
+    def shifted(self) -> list[str]:
+        """The names of the norms that have a shift, once the norms are named."""
+        if not self.shift:
+            return []
+        chosen = self.shift_modules if self.shift_modules is not None else self.target_modules
+        return list(chosen or ())
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
@@ -101,7 +111,3 @@ class SteeringConfig(PeftConfig):
             isinstance(row, dict) for row in self.measurements
         ):
             raise TypeError("measurements must be a list of dicts, one per strength")
-        if self.foldable is None or self.target_modules is None:
-            self.foldable = self.rank == 0 and (
-                not self.shift or not (self.final_norm or self.qk_norms)
-            )

@@ -35,6 +35,8 @@ from dso.steering.config import SteeringConfig
 from dso.steering.resolve import rank_targets, resolve
 
 CARD_NAME = "README.md"
+RECORD_NAME = "strength.json"
+"""Which strength was chosen for it, where one was (`dso choose-strength`)."""
 FILES = (SAFETENSORS_WEIGHTS_NAME, CARD_NAME, CONFIG_NAME)
 
 
@@ -148,7 +150,7 @@ def load_adapter(
             missing, unexpected, of the wrong width or not finite. The message says which.
     """
     folder = _fetch(folder_or_hub_id, revision)
-    config = _read_config(folder)
+    config = read_config(folder)
     weights = _read_weights(folder / SAFETENSORS_WEIGHTS_NAME)
     resolve(config, model)
     _check_weights(weights, config, model, where=str(folder / SAFETENSORS_WEIGHTS_NAME))
@@ -180,7 +182,9 @@ def _fetch(folder_or_hub_id: str | os.PathLike[str], revision: str | None) -> Pa
         if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is None:
             raise ValueError(f"no adapter folder at {name}; check the path")
         try:
-            fetched = snapshot_download(name, revision=revision, allow_patterns=list(FILES))
+            fetched = snapshot_download(
+                name, revision=revision, allow_patterns=[*FILES, RECORD_NAME]
+            )
         except (HfHubHTTPError, LocalEntryNotFoundError) as error:
             raise ValueError(
                 f"there is no folder {name} here, and as a hub id it could not be fetched ({error})"
@@ -196,7 +200,12 @@ def _fetch(folder_or_hub_id: str | os.PathLike[str], revision: str | None) -> Pa
     return folder
 
 
-def _read_config(folder: Path) -> SteeringConfig:
+def read_config(folder: Path) -> SteeringConfig:
+    """The config of an adapter folder.
+
+    Raises:
+        ValueError: it is of another kind of adapter, or does not name its norms.
+    """
     fields = PeftConfig.from_json_file(str(folder / CONFIG_NAME))
     kind = fields.get("peft_type")
     if kind != "DSO_STEERING":
@@ -228,13 +237,13 @@ def _check_weights(
 ) -> None:
     """Every norm of the config has its parts, finite and of its shape, and nothing is left over."""
     base = unwrap(model)
-    kinds = [k for k, on in (("scale", config.scale), ("shift", config.shift)) if on]
+    scaled = config.target_modules or () if config.scale else ()
     wanted: dict[str, tuple[int, ...]] = {
         f"base_model.model.{name}.steering_{kind}": tuple(
             norm_weight(base.get_submodule(name)).shape
         )
-        for name in config.target_modules or ()
-        for kind in kinds
+        for kind, names in (("scale", scaled), ("shift", config.shifted))
+        for name in names
     }
     for name in rank_targets(config, base):
         shape = norm_weight(base.get_submodule(name)).shape[0], config.rank

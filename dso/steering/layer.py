@@ -16,9 +16,10 @@ random with variance 1/d, so that a gradient reaches U.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -65,24 +66,52 @@ def affine(
     Raises:
         ValueError: ω has one entry per row, and not as many as hidden has rows.
     """
-    part = scale if scale is not None else shift
-    if part is None and pairs:
-        part = pairs[0][0]
-    if part is None:
-        return hidden
-    dtype = torch.promote_types(hidden.dtype, part.dtype)
+    factors = _factors(hidden, scale, shift, strength, pairs)
+    return hidden if factors is None else _steer(hidden, factors, pairs)
+
+
+class _Factors(NamedTuple):
+    """1 + ω a and ω b, None without a or b, and ω, all shaped to broadcast over h."""
+
+    scale: Tensor | None
+    shift: Tensor | None
+    omega: Tensor
+
+
+def _factors(
+    hidden: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    strength: Tensor,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+) -> _Factors | None:
+    """What `affine` multiplies and adds; None where nothing steers."""
+    parts = [part for part in (scale, shift) if part is not None] or [left for left, _ in pairs]
+    if not parts:
+        return None
+    dtype = torch.promote_types(hidden.dtype, parts[0].dtype)
     omega = _per_row(strength.to(hidden.device, dtype), hidden)
-    wide = hidden.to(dtype)
+    return _Factors(
+        None if scale is None else 1 + omega * scale,
+        None if shift is None else omega * shift,
+        omega,
+    )
+
+
+def _steer(hidden: Tensor, factors: _Factors, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """hidden, multiplied and added to. It is not cast first: the kernels do that as they read."""
+    scale, shift, omega = factors
     if scale is not None and shift is not None:
-        steered = torch.addcmul(omega * shift, wide, 1 + omega * scale)
+        steered = torch.addcmul(shift, hidden, scale)
     elif scale is not None:
-        steered = wide * (1 + omega * scale)
+        steered = hidden * scale
     elif shift is not None:
-        steered = wide + omega * shift
+        steered = hidden + shift
     else:
-        steered = wide
+        steered = hidden.to(omega.dtype)
     for left, right in pairs:
-        steered = torch.addcmul(steered, omega, low_rank(wide, left, right))
+        part = low_rank(hidden.to(omega.dtype), left, right)
+        steered = torch.addcmul(steered, omega, part)
     return steered.to(hidden.dtype)
 
 
@@ -99,6 +128,37 @@ def _per_row(strength: Tensor, hidden: Tensor) -> Tensor:
             f"the whole batch or one per row"
         )
     return strength.view(-1, *[1] * (hidden.dim() - 1))
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor | None:
+    return reduce(torch.add, parts) if parts else None
+
+
+class _Given(NamedTuple):
+    """A place where a layer or its knob holds a tensor, and what was there."""
+
+    table: Mapping[str, Tensor | None]
+    name: str
+    tensor: Tensor | None
+    version: int
+    """How often it was changed in place, as torch counts."""
+
+    def holds(self) -> bool:
+        """Whether it is there still, unchanged."""
+        tensor = self.table.get(self.name)
+        return tensor is self.tensor and (tensor is None or tensor._version == self.version)
+
+
+class _Kept(NamedTuple):
+    """The factors of a layer's last call, and all that they were computed from."""
+
+    adapters: list[str]
+    """The active ones."""
+    like: tuple[torch.dtype, torch.device, int, int]
+    """dtype, device, dimensions and rows of h."""
+    given: list[_Given]
+    factors: _Factors | None
+    pairs: list[tuple[Tensor, Tensor]]
 
 
 class AffineSteering(nn.Module, BaseTunerLayer):
@@ -157,32 +217,69 @@ class AffineSteering(nn.Module, BaseTunerLayer):
             self.steering_left[adapter_name] = nn.Parameter(left)
             self.steering_right[adapter_name] = nn.Parameter(right.to(device) / self.width**0.5)
 
-    def _active_sum(self, parts: nn.ParameterDict) -> Tensor | None:
-        total: Tensor | None = None
-        for name in self.active_adapters:
-            if name in parts:
-                total = parts[name] if total is None else total + parts[name]
-        return total
+    def _active(self, parts: nn.ParameterDict) -> list[Tensor]:
+        return [parts[name] for name in self.active_adapters if name in parts]
 
     def _active_pairs(self) -> list[tuple[Tensor, Tensor]]:
-        parts = self.steering_left, self.steering_right
-        return [(parts[0][n], parts[1][n]) for n in self.active_adapters if n in parts[0]]
+        if not self.steering_left:
+            return []
+        left, right = self._active(self.steering_left), self._active(self.steering_right)
+        return list(zip(left, right, strict=True))
+
+    def active_parts(self) -> tuple[Tensor | None, Tensor | None, list[tuple[Tensor, Tensor]]]:
+        """Of the active adapters together: Σ aᵢ and Σ bᵢ, (d,) each or None, and every (Uᵢ, Vᵢ)."""
+        scale, shift = (_sum(self._active(p)) for p in (self.steering_scale, self.steering_shift))
+        return scale, shift, self._active_pairs()
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The norm's output, steered by the active adapters unless they are disabled."""
         normed: Tensor = self.base_layer(hidden, *args, **kwargs)
         if self.disable_adapters:
             return normed
-        omega = self.strength.value
+        knob = self.strength
+        omega = knob.value
         if torch.is_grad_enabled():
             # The gradient of a keeps ω. A copy lets the knob be turned between forward and
             # backward, as a step does that also asks for the base model's logits.
             omega = omega.clone()
-        scale = self._active_sum(self.steering_scale)
-        shift = self._active_sum(self.steering_shift)
-        if not self.steering_left:
-            return affine(normed, scale, shift, omega)
-        return affine(normed, scale, shift, omega, self._active_pairs())
+        elif not torch.compiler.is_compiling() and knob.kept is not None:
+            return self._steered_again(normed, knob.kept)
+        scale, shift, pairs = self.active_parts()
+        return affine(normed, scale, shift, omega, pairs)
+
+    def _steered_again(self, normed: Tensor, kept: dict[nn.Module, _Kept]) -> Tensor:
+        """As `affine`, with the factors of the last call where they would be the same."""
+        adapters = self.active_adapters
+        like = normed.dtype, normed.device, normed.dim(), normed.shape[0]
+        last = kept.get(self)
+        if (
+            last is None
+            or last.adapters != adapters
+            or last.like != like
+            or not all(given.holds() for given in last.given)
+        ):
+            scale, shift, pairs = self.active_parts()
+            factors = _factors(normed, scale, shift, self.strength.value, pairs)
+            given = self._given(adapters)
+            last = _Kept(list(adapters), like, given or [], factors, pairs)
+            if given is not None:
+                kept[self] = last
+        return normed if last.factors is None else _steer(normed, last.factors, last.pairs)
+
+    def _given(self, adapters: Sequence[str]) -> list[_Given] | None:
+        """All that factors are computed from; None where changes of it could go unseen."""
+        tables = [(self.strength._buffers, "value")]
+        for parts in (getattr(self, name) for name in self.adapter_layer_names):
+            for adapter in adapters:
+                # A wrapper that shards a model may hold a parameter elsewhere.
+                if adapter in parts and adapter not in parts._parameters:
+                    return None
+                tables.append((parts._parameters, adapter))
+        found = [(table, name, table.get(name)) for table, name in tables]
+        # Tensors of inference mode do not count their changes.
+        if any(tensor is not None and tensor.is_inference() for _, _, tensor in found):
+            return None
+        return [_Given(t, n, x, 0 if x is None else x._version) for t, n, x in found]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Always raises NotImplementedError: see the message."""
@@ -200,6 +297,9 @@ class AffineSteering(nn.Module, BaseTunerLayer):
 
         Private names are not passed on: they mark the module that carries them (hooks, flags).
         """
+        modules = self.__dict__.get("_modules", {})
+        if name in modules:  # a shorter way than torch's, which a decoding step would feel
+            return modules[name]
         try:
             return super().__getattr__(name)
         except AttributeError:

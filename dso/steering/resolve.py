@@ -7,10 +7,10 @@ fingerprint. All that it says must hold of the model at hand. Source: arXiv 2512
 from __future__ import annotations
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from dso.steering.backbone import (
     base_name,
-    block_norms,
     count_norms,
     find_norms,
     fingerprint,
@@ -20,6 +20,7 @@ from dso.steering.backbone import (
     unwrap,
 )
 from dso.steering.config import SteeringConfig
+from dso.steering.readers import Readers
 
 
 def resolve(config: SteeringConfig, model: nn.Module) -> list[str]:
@@ -69,9 +70,8 @@ def resolve(config: SteeringConfig, model: nn.Module) -> list[str]:
             f"rank is {config.rank}, but none of the norms in target_modules is the input norm of "
             f"a block; set rank_norms to 'all', or name one of {', '.join(input_norms(base))}"
         )
-    config.foldable = config.rank == 0 and (
-        not config.shift or set(block_norms(base)).issuperset(config.target_modules)
-    )
+    _resolve_shift(config, base)
+    config.foldable = not fold_problems(config, base)
     for name, fact in facts.items():
         setattr(config, name, fact)
     if config.base_model_name_or_path is None:
@@ -79,6 +79,52 @@ def resolve(config: SteeringConfig, model: nn.Module) -> list[str]:
     if config.revision is None:
         config.revision = getattr(base.config, "_commit_hash", None)
     return list(config.target_modules)
+
+
+def _resolve_shift(config: SteeringConfig, base: PreTrainedModel) -> None:
+    """Name the norms that have a shift, where only some may have one.
+
+    Raises:
+        ValueError: names of norms that are not steered, or a form that leaves a norm with nothing
+            or cannot be folded though it was asked to.
+    """
+    targets = list(config.target_modules or ())
+    if config.shift and config.shift_modules is None and config.only_foldable:
+        readers, ranked = Readers(base), set(rank_targets(config, base))
+        config.shift_modules = [
+            name for name in targets if readers.fit(name, shift=True, ranked=name in ranked).shift
+        ]
+    unknown = sorted(set(config.shifted) - set(targets))
+    if unknown:
+        raise ValueError(f"shift_modules names {', '.join(unknown)}, which are not steered")
+    bare = [] if config.scale else [name for name in targets if name not in config.shifted]
+    if bare:
+        raise ValueError(
+            f"scale is off and {', '.join(bare)} have no shift that could be trained; turn scale on"
+            + (", or only_foldable off" if config.only_foldable else "")
+        )
+    if config.only_foldable and (problems := fold_problems(config, base)):
+        raise ValueError(
+            f"only_foldable is on, but {problems[0]}; leave that part out, or turn only_foldable "
+            "off"
+        )
+
+
+def fold_problems(config: SteeringConfig, model: nn.Module) -> list[str]:
+    """What of an adapter's form has no place in the weights of its base: norm, part and reason.
+
+    Args:
+        config: resolved, so that it names its norms.
+        model: the base, plain or steered.
+    """
+    base = unwrap(model)
+    readers = Readers(base)
+    ranked, shifted = set(rank_targets(config, base)), set(config.shifted)
+    return [
+        problem
+        for name in config.target_modules or ()
+        for problem in readers.fit(name, shift=name in shifted, ranked=name in ranked).problems
+    ]
 
 
 def rank_targets(config: SteeringConfig, model: nn.Module) -> list[str]:

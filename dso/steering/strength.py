@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,8 @@ class Strength(nn.Module):
     def __init__(self, value: float | Sequence[float] | Tensor = 1.0) -> None:
         super().__init__()
         self.register_buffer("value", as_strength(value), persistent=False)
+        self.kept: dict[nn.Module, Any] | None = None
+        """What each layer last computed from ω and its adapters; None outside `steady`."""
 
     def set(self, value: float | Sequence[float] | Tensor) -> None:
         """Turn the knob, in place where the shape stays, so that compiled graphs are kept.
@@ -93,6 +96,20 @@ class Strength(nn.Module):
             with torch.inference_mode(False), torch.no_grad():
                 self.value = held
                 self.value.copy_(previous)
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Context of one generation: a layer may use again what it computed for the token before.
+
+        Turning the knob, switching adapters and changing an adapter in place are noticed; only a
+        write to a parameter's `.data`, which torch does not count as a change, is not. Nothing is
+        kept where gradients are wanted or a graph is compiled, nor outside the context.
+        """
+        before, self.kept = self.kept, {}
+        try:
+            yield
+        finally:
+            self.kept = before
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Strength:
         """Follow a move to another device, never a change of dtype: bfloat16 has no 0.3."""

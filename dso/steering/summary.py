@@ -1,6 +1,8 @@
 """What `describe()` says of a steered model: the norms, the strength ω and how large a and b are.
 
-A small frozen object; printing it gives a table. Source: arXiv 2512.15926.
+A small frozen object; printing it gives a table, and says so where nothing is steered at all.
+Whether the output differs, which rounding and blocks that a text passes by can prevent all the
+same, is for `SteeringModel.check_effect` to find. Source: arXiv 2512.15926.
 """
 
 from __future__ import annotations
@@ -60,6 +62,20 @@ class SteeringSummary:
         """Their widths."""
         return tuple(norm.width for norm in self.norms)
 
+    @property
+    def idle(self) -> str | None:
+        """Why this is the base model; None where the steering can have an effect."""
+        strengths = self.strength if isinstance(self.strength, tuple) else (self.strength,)
+        if not self.norms:
+            return "the active adapters steer no norm"
+        if not self.enabled:
+            return "the adapters are disabled"
+        if not any(strengths):
+            return "the strength is 0"
+        if not any(n.mean_abs_scale or n.mean_abs_shift or n.low_rank_norm for n in self.norms):
+            return "all that the active adapters add is 0, as before training"
+        return None
+
     def __str__(self) -> str:
         state = "" if self.enabled else " (disabled)"
         ranked = any(norm.rank for norm in self.norms)
@@ -67,6 +83,7 @@ class SteeringSummary:
         lines = [
             f"adapters {', '.join(self.adapters)}{state} at strength {self.strength}: "
             f"{self.num_norms} norms, {self.num_parameters} parameters",
+            *([] if self.idle is None else [f"NO EFFECT, this is the base model: {self.idle}"]),
             f"{'mean |a|':>10} {'mean |b|':>10} {more}{'width':>6}  norm",
         ]
         lines += [

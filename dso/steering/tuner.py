@@ -66,6 +66,7 @@ class SteeringModel(BaseTuner):
         names = resolve(config, model)
         self._wanted = frozenset(names)
         self._ranked = frozenset(rank_targets(config, model))
+        self._shifted = frozenset(config.shifted)
         super().inject_adapter(
             model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict
         )
@@ -99,7 +100,7 @@ class SteeringModel(BaseTuner):
         layer.add_adapter(
             adapter_name,
             scale=peft_config.scale,
-            shift=peft_config.shift,
+            shift=current_key in self._shifted,
             rank=peft_config.rank if current_key in self._ranked else 0,
             # The norm's name: every fresh adapter of a form on a model starts the same.
             seed=zlib.crc32(current_key.encode()),
@@ -170,7 +171,7 @@ class SteeringModel(BaseTuner):
 
         Raises ValueError when a strength per prompt does not have as many entries as prompts.
         """
-        with self._for_one_call(strength):
+        with self._for_one_call(strength), self.knob.steady():
             copies = self._copies_per_prompt(*args, **kwargs)
             value = self.knob.value
             if value.dim() == 1 and copies > 1:

@@ -23,9 +23,12 @@ class Steering:
     """Whether a scale a is trained."""
     shift: bool = True
     """Whether a shift b is trained."""
+    only_foldable: bool = False
+    """Whether a shift is trained only on norms where `dso fold` has a place for it, so that the
+    adapter can be written into the base's own weights."""
     rank: int = 0
     """Rank of a low-rank part U Vᵀ h beside scale and shift, an extension of the paper's form; 0 is
-    without. It does not fold into the norms."""
+    without. It folds into the linear layers that read the norm, not into the norm."""
     rank_norms: RankNorms = "input"
     """Which of the norms steered have the low-rank part: `input` is each block's first norm, `all`
     is every one."""

@@ -400,6 +400,8 @@ The checks, numbered as in the table:
 """
 # The tests hold these too: see IDLE, and what is said of the base model alone.
 REMARKS = """\
+What of an adapter folds into the weights of a family is in [inference.md](inference.md).
+
 ## Worth knowing
 
 - `mllama`: the blocks that look at the image are passed by where there is none. Their norms, those

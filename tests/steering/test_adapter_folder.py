@@ -233,7 +233,7 @@ def test_a_hub_id_is_fetched(saved, monkeypatch):
     assert asked == {
         "name": "someone/adapter",
         "revision": "v2",
-        "files": ["README.md", "adapter_config.json", "adapter_model.safetensors"],
+        "files": ["README.md", "adapter_config.json", "adapter_model.safetensors", "strength.json"],
     }
 
 
@@ -256,6 +256,3 @@ def test_a_config_is_checked(fields, error, message):
 def test_what_folds_is_computed(tmp_path):
     model = attach(tiny_llama(), SteeringConfig(target_modules=["model.norm"]))
     assert not SteeringConfig.from_pretrained(str(save_adapter(model, tmp_path / "a"))).foldable
-    assert SteeringConfig().foldable
-    assert not SteeringConfig(final_norm=True).foldable
-    assert SteeringConfig(final_norm=True, shift=False).foldable

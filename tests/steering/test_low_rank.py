@@ -329,9 +329,7 @@ def test_the_folder_says_what_it_is(saved):
     assert shapes == {(32, 2)}
     assert len(weights) == BLOCKS * (2 * 2 + 2)
     config = SteeringConfig.from_pretrained(str(saved))
-    assert (config.rank, config.rank_norms, config.foldable) == (2, "input", False)
-    assert SteeringConfig().foldable
-    assert not RANKED.foldable
+    assert (config.rank, config.rank_norms, config.foldable) == (2, "input", True)
     card = (saved / "README.md").read_text()
     assert "h' = h + ω (a ⊙ h + b + U Vᵀ h), with" in card
     assert "U Vᵀ, of rank 2 and behind the input norm of every block" in card

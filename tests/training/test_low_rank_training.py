@@ -34,7 +34,7 @@ def test_a_short_run_lowers_the_loss_and_keeps_the_base_at_no_strength(tmp_path)
     assert torch.equal(scores.options, base.options)
     assert torch.equal(scores.answers, base.answers)
     config = SteeringConfig.from_pretrained(str(tmp_path / "adapter"))
-    assert (config.rank, config.foldable) == (2, False)
+    assert (config.rank, config.foldable) == (2, True)
     assert config.recipe["steering"]["rank_rate"] == 0.3
 
 
