@@ -18,10 +18,12 @@ from dso.commands import (
     demo,
     evaluate,
     fold,
+    generate,
 )
 
 COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
+    "generate": generate,
     "fold": fold,
     "check": check,
     "demo": demo,

@@ -16,7 +16,7 @@ from itertools import islice
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from dso.tasks.choice import Choice
+from dso.tasks.choice import Choice, Message
 
 TEXTS = 2**12
 """Texts that are tokenised at a time."""
@@ -107,15 +107,29 @@ def render(choice: Choice, tokenizer: PreTrainedTokenizerBase) -> str:
     """
     if tokenizer.chat_template is None:
         return "\n".join([*(m.content for m in choice.messages), choice.prompt, "Answer:"])
-    before = [{"role": message.role, "content": message.content} for message in choice.messages]
-    messages = [*before, {"role": "user", "content": choice.prompt}]
+    messages = [*choice.messages, Message("user", choice.prompt)]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return render_chat(messages, tokenizer)
+    except ValueError as error:
+        raise ValueError(f"choice {choice.id!r}: {error}") from error
+
+
+def render_chat(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
+    """Messages as the chat template writes them, ending where the answer starts.
+
+    Raises:
+        ValueError: the chat template refuses them.
+    """
+    conversation = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(
+            conversation, tokenize=False, add_generation_prompt=True
+        )
     except TemplateError as error:
-        roles = [message["role"] for message in messages]
+        roles = [message.role for message in messages]
         raise ValueError(
-            f"choice {choice.id!r}: the tokenizer's chat template refuses messages of "
-            f"{roles} ({error}); where it has no system role, put that text into the prompt"
+            f"the tokenizer's chat template refuses messages of {roles} ({error}); where it has no "
+            "system role, put that text into the prompt"
         ) from error
     return str(text)
 

@@ -18,7 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dso.encoding import EncodedChoice
@@ -119,24 +127,45 @@ def sample_tokens(
             # process: there is nothing to wait for. Without a padding token generate does not take
             # a prompt of one token, of which nothing is left here, for padded on the right.
             one = own_distribution(1, frozenset(), None)
-            _generate(policy, ids[:, :-1], mask[:, :-1], one, cache, synced=False)
+            generate_tokens(policy, ids[:, :-1], mask[:, :-1], one, cache)
             cache.batch_repeat_interleave(copies)
         with policy.rows(rows):
-            out = _generate(policy, ids[rows], mask[rows], settings, cache, synced)
+            out = generate_tokens(policy, ids[rows], mask[rows], settings, cache, synced=synced)
     answers = [_through_end(tokens, ends) for tokens in out[:, ids.shape[1] :].tolist()]
     return [answers[start : start + copies] for start in range(0, len(answers), copies)]
 
 
-def _generate(
+def generate_tokens(
     policy: Policy,
     ids: Tensor,
     mask: Tensor,
     settings: GenerationConfig,
-    cache: DynamicCache | None,
-    synced: bool,
+    cache: DynamicCache | None = None,
+    *,
+    synced: bool = False,
+    choosing: Sequence[LogitsProcessor] = (),
+    stopping: Sequence[StoppingCriteria] = (),
 ) -> Tensor:
-    """(B, T + L) the prompts `ids` (B, T) and what was drawn behind them; `cache` is added to."""
+    """Run `generate` with these settings and nothing else, at the strength that is set.
+
+    Args:
+        policy: whose model.
+        ids: (B, T) prompts, padded on the left.
+        mask: (B, T), 1 for a token.
+        settings: all of them; those of the model are out of force.
+        cache: of what stands before, which is added to.
+        synced: as `sample_tokens`.
+        choosing: changes the scores of the next tokens.
+        stopping: ends rows.
+
+    Returns:
+        (B, T + L) the prompts with what was drawn behind them.
+    """
     arguments: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
+    if choosing:
+        arguments["logits_processor"] = LogitsProcessorList(choosing)
+    if stopping:
+        arguments["stopping_criteria"] = StoppingCriteriaList(stopping)
     model = unwrap(policy.model)
     if "position_ids" in inspect.signature(model.forward).parameters:
         # Said rather than left to the model: Qwen's VLMs would remember those of the last batch.
@@ -153,7 +182,7 @@ def _generate(
 
 
 def own_distribution(
-    max_new_tokens: int, ends: frozenset[int], padding: int | None
+    max_new_tokens: int, ends: frozenset[int], padding: int | None, *, greedy: bool = False
 ) -> GenerationConfig:
     """Settings of `generate` that draw from softmax(logits) and from nothing else.
 
@@ -161,13 +190,14 @@ def own_distribution(
         max_new_tokens: the longest answer.
         ends: tokens that end one.
         padding: what stands behind the end of the shorter ones.
+        greedy: take the likeliest token instead of drawing one.
     """
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         eos_token_id=sorted(ends) or None,
         pad_token_id=padding,
         # One sequence a row, drawn token by token.
-        do_sample=True,
+        do_sample=not greedy,
         num_beams=1,
         num_return_sequences=1,
         early_stopping=False,
@@ -175,9 +205,9 @@ def own_distribution(
         prompt_lookup_num_tokens=None,
         assistant_early_exit=None,
         use_mtp=None,
-        # Nothing sharpened and nothing cut off; a top_k left unset would be 50.
+        # Nothing sharpened and nothing cut off; of draws, a top_k left unset would be 50.
         temperature=1.0,
-        top_k=0,
+        top_k=None if greedy else 0,
         top_p=1.0,
         min_p=None,
         top_h=None,
