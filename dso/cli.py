@@ -15,6 +15,7 @@ from types import ModuleType
 
 from dso.commands import (
     check,
+    choose_strength,
     demo,
     evaluate,
     fold,
@@ -23,6 +24,7 @@ from dso.commands import (
 
 COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
+    "choose-strength": choose_strength,
     "generate": generate,
     "fold": fold,
     "check": check,

@@ -44,6 +44,10 @@ TITLES: dict[str, Title] = {
     "position_bias": Title("Position bias", "%", "lower"),
     "position_shift": Title("Shift of position preference", "%", "lower"),
     "kl": Title("KL to the base model", "nats", "lower"),
+    "broken_promises": Title("Promises broken", "%", "lower"),
+    "broken_promises_by_occupation": Title("Promises broken, by bias per occupation", "%", "lower"),
+    "strength_found": Title("Strength found where one keeps the promise", "%", "higher"),
+    "chosen_strength": Title("Strength chosen", "", "lower"),
 }
 """By metric, in the order of a table's rows."""
 
