@@ -20,6 +20,7 @@ from dso.commands import (
     evaluate,
     fold,
     generate,
+    lm_eval,
 )
 
 COMMANDS: dict[str, ModuleType] = {
@@ -27,6 +28,7 @@ COMMANDS: dict[str, ModuleType] = {
     "choose-strength": choose_strength,
     "generate": generate,
     "fold": fold,
+    "lm-eval": lm_eval,
     "check": check,
     "demo": demo,
 }
