@@ -21,6 +21,7 @@ from dso.commands import (
     fold,
     generate,
     lm_eval,
+    push,
 )
 
 COMMANDS: dict[str, ModuleType] = {
@@ -29,6 +30,7 @@ COMMANDS: dict[str, ModuleType] = {
     "generate": generate,
     "fold": fold,
     "lm-eval": lm_eval,
+    "push": push,
     "check": check,
     "demo": demo,
 }
