@@ -22,6 +22,7 @@ from dso.commands import (
     generate,
     lm_eval,
     push,
+    serve,
 )
 
 COMMANDS: dict[str, ModuleType] = {
@@ -31,6 +32,7 @@ COMMANDS: dict[str, ModuleType] = {
     "fold": fold,
     "lm-eval": lm_eval,
     "push": push,
+    "serve": serve,
     "check": check,
     "demo": demo,
 }
