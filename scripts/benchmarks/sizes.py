@@ -44,6 +44,28 @@ SIZES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     # The organism's vocabulary.
+    "100m": {
+        "vocab_size": 1377,
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+    },
+    # The width of the 1b, a quarter of its blocks.
+    "240m": {
+        "vocab_size": 1377,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+    },
     "30m": {
         "vocab_size": 1377,
         "hidden_size": 512,
