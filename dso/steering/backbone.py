@@ -103,6 +103,28 @@ def find_norms(model: nn.Module, *, final: bool, qk: bool) -> list[str]:
     return names
 
 
+def vision_norms(model: nn.Module) -> list[str]:
+    """Qualified names of the norms outside the language backbone, in module order: those of the
+    image tower and the projector of a vision-language model.
+
+    Raises:
+        ValueError: there are none, as in a model of text alone.
+    """
+    base = unwrap(model)
+    backbone = language_backbone(base)
+    inside = {id(module) for module in backbone.modules()}
+    names: list[str] = []
+    for name, module in base.named_modules():
+        if id(module) not in inside and not name.startswith(tuple(f"{n}." for n in names)):
+            names += [name] if is_norm(module) else []
+    if not names:
+        raise ValueError(
+            f"vision is on, but {type(base).__name__} has no norm outside its language model; turn "
+            "it off"
+        )
+    return names
+
+
 def count_norms(model: nn.Module) -> int:
     """How many norms the language backbone has, the final one included, q/k norms not."""
     base = unwrap(model)

@@ -41,6 +41,9 @@ class SteeringConfig(PeftConfig):
     """Whether the norm after the last block is steered too, as in the paper."""
     qk_norms: bool = False
     """Whether norms of queries and keys are steered too, where they exist."""
+    vision: bool = False
+    """Whether the norms of the image tower and the projector are steered too: all of those that lie
+    outside the language backbone. Then a batch has one strength."""
     scale: bool = True
     """Whether a scale a is trained."""
     shift: bool = True

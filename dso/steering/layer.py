@@ -171,15 +171,17 @@ class AffineSteering(nn.Module, BaseTunerLayer):
     Args:
         base_layer: the norm, with a one-dimensional weight; its output is what is steered.
         strength: the model's knob.
+        by_row: whether its output has the rows of the batch; that of an image tower has pictures.
     """
 
     adapter_layer_names = ("steering_scale", "steering_shift", "steering_left", "steering_right")
 
     base_layer: nn.Module
 
-    def __init__(self, base_layer: nn.Module, strength: Strength) -> None:
+    def __init__(self, base_layer: nn.Module, strength: Strength, by_row: bool = True) -> None:
         super().__init__()
         self.base_layer = base_layer
+        self.by_row = by_row
         self.strength = strength
         self.steering_scale = nn.ParameterDict()
         self.steering_shift = nn.ParameterDict()
@@ -238,6 +240,11 @@ class AffineSteering(nn.Module, BaseTunerLayer):
             return normed
         knob = self.strength
         omega = knob.value
+        if omega.dim() and not self.by_row:
+            raise ValueError(
+                "a strength per row was set, and a norm outside the language model is steered, "
+                "which sees pictures and not rows; set one strength for the batch"
+            )
         if torch.is_grad_enabled():
             # The gradient of a keeps ω. A copy lets the knob be turned between forward and
             # backward, as a step does that also asks for the base model's logits.

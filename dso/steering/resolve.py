@@ -18,6 +18,7 @@ from dso.steering.backbone import (
     input_norms,
     is_norm,
     unwrap,
+    vision_norms,
 )
 from dso.steering.config import SteeringConfig
 from dso.steering.readers import Readers
@@ -62,6 +63,9 @@ def resolve(config: SteeringConfig, model: nn.Module) -> list[str]:
         )
     if config.target_modules is None:
         config.target_modules = find_norms(base, final=config.final_norm, qk=config.qk_norms)
+        if config.vision:
+            wanted = {*config.target_modules, *vision_norms(base)}
+            config.target_modules = [name for name in modules if name in wanted]
     else:
         wanted = set(config.target_modules)
         config.target_modules = [name for name in modules if name in wanted]

@@ -19,6 +19,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from dso.steering.backbone import language_backbone
 from dso.steering.config import SteeringConfig, SteeringPeftType
 from dso.steering.layer import AffineSteering
 from dso.steering.resolve import rank_targets, resolve
@@ -67,6 +68,8 @@ class SteeringModel(BaseTuner):
         self._wanted = frozenset(names)
         self._ranked = frozenset(rank_targets(config, model))
         self._shifted = frozenset(config.shifted)
+        inside = {id(module) for module in language_backbone(model).modules()}
+        self._by_row = frozenset(n for n in names if id(model.get_submodule(n)) in inside)
         super().inject_adapter(
             model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict
         )
@@ -96,7 +99,9 @@ class SteeringModel(BaseTuner):
         parameter_name: str | None = None,
     ) -> None:
         assert isinstance(peft_config, SteeringConfig)
-        layer = target if isinstance(target, AffineSteering) else AffineSteering(target, self.knob)
+        layer = target
+        if not isinstance(layer, AffineSteering):
+            layer = AffineSteering(target, self.knob, current_key in self._by_row)
         layer.add_adapter(
             adapter_name,
             scale=peft_config.scale,

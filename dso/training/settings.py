@@ -19,6 +19,8 @@ class Steering:
     not fold exactly)."""
     qk_norms: bool = False
     """Whether per-head norms of queries and keys are steered too."""
+    vision: bool = False
+    """Whether the norms of a vision-language model's image tower and projector are steered too."""
     scale: bool = True
     """Whether a scale a is trained."""
     shift: bool = True

@@ -1,7 +1,7 @@
-"""What every family of models has to pass, what it cannot, and the page of documentation on it.
+"""What every family of models has to pass, and what it cannot.
 
 A check takes the name of a family and raises when the family does not pass; the first line of its
-docstring is how docs/families.md names it. `python -m tests.steering.conformance` writes that page.
+docstring is how docs/families.md names it (`tests.families_page`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from dso.steering import (
     save_adapter,
 )
 from tests.steering.steered import randomise, steer
-from tests.tiny_models import ALL_FAMILIES, BLOCKS, tiny, tokens
-
-PAGE = Path(__file__).parents[2] / "docs" / "families.md"
+from tests.tiny_models import BLOCKS, tiny, tokens
 
 # From the architectures: norms of the hidden size in each block. One more follows the last block.
 NORMS_PER_BLOCK = {
@@ -386,54 +384,3 @@ CHECKS: dict[str, Callable[[str], None]] = {
         query_and_key_norms_are_steered,
     )
 }
-
-INTRODUCTION = """\
-# Model families
-
-What an adapter does was checked on 28 families: for each a tiny model of two blocks with random
-weights, run by the family's own modelling code in transformers 5.23 on a CPU, with the attention
-that transformers picks. Vision-language models were given text only, with the inputs that their
-processors make of it. The names are transformers' model types; *norms* are those steered in each
-block and, with `final_norm=True`, the one after the last block.
-
-The checks, numbered as in the table:
-"""
-# The tests hold these too: see IDLE, and what is said of the base model alone.
-REMARKS = """\
-What of an adapter folds into the weights of a family is in [inference.md](inference.md).
-
-## Worth knowing
-
-- `mllama`: the blocks that look at the image are passed by where there is none. Their norms, those
-  of their queries and keys among them, are found, saved and loaded like the others, but text alone
-  neither feels them nor trains them.
-- `paligemma`: give it the `token_type_ids` that its processor makes. Without them the base model
-  itself lets a text look ahead or not, depending on the attention implementation and on whether the
-  batch is padded.
-"""
-
-
-def page() -> str:
-    """The text of docs/families.md."""
-    places = {key: f"[^{number}]" for number, key in enumerate(CANNOT, start=1)}
-    numbers = [str(number) for number in range(1, len(CHECKS) + 1)]
-    rows = [
-        ["family", "class", "norms", *numbers],
-        ["---", "---", "---", *[":-:" for _ in numbers]],
-    ]
-    for family in ALL_FAMILIES:
-        cells = [places.get((family, check), "✓") for check in CHECKS]
-        if family not in QK_BLOCKS:
-            cells[list(CHECKS).index("query_and_key_norms_are_steered")] = "–"
-        name = type(plain(family)).__name__
-        rows.append([family, name, f"{NORMS_PER_BLOCK[family]} + 1", *cells])
-    lines = [INTRODUCTION]
-    for number, check in enumerate(CHECKS.values(), start=1):
-        lines.append(f"{number}. {check.__doc__}")
-    lines += ["", *(f"| {' | '.join(row)} |" for row in rows), ""]
-    lines += [f"{place}: {CANNOT[key].reason}" for key, place in places.items()]
-    return "\n".join([*lines, "", REMARKS])
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

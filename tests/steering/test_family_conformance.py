@@ -1,17 +1,9 @@
-"""Every family passes every check, but for what `CANNOT` names, and the page says just that."""
+"""Every family passes every check, but for what `CANNOT` names."""
 
 import pytest
 import torch
 
-from tests.steering.conformance import (
-    CANNOT,
-    CHECKS,
-    NORMS_PER_BLOCK,
-    PAGE,
-    close,
-    page,
-    plain,
-)
+from tests.steering.conformance import CANNOT, CHECKS, NORMS_PER_BLOCK, close, plain
 from tests.tiny_models import ALL_FAMILIES, CONFIGS, tokens
 
 # Two seconds for each family, which is most of the time that all this takes.
@@ -47,9 +39,3 @@ def test_paligemma_without_token_types_looks_ahead_unless_padded():
         one = base(input_ids=ids).logits
         other = base(input_ids=padded, attention_mask=(padded != 0).long()).logits[:, 4:]
     assert not close(one, other)
-
-
-def test_the_page_on_families_is_what_the_checks_say():
-    assert PAGE.read_text(encoding="utf-8") == page(), (
-        f"{PAGE.name} is out of date: run python -m tests.steering.conformance"
-    )
