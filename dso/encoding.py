@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from dso.tasks.choice import Choice, Message
+from dso.vision import Eyes, Shown
 
 TEXTS = 2**12
 """Texts that are tokenised at a time."""
@@ -28,7 +30,8 @@ class EncodedChoice:
 
     id: str
     prompt: tuple[int, ...]
-    """Token ids of the rendered prompt, up to where the answer starts."""
+    """Token ids of the rendered prompt, up to where the answer starts; a place for every visual
+    token among them."""
     forms: tuple[tuple[int, tuple[int, ...]], ...]
     """(option index, token ids) of every distinct surface form."""
     options: int
@@ -37,6 +40,8 @@ class EncodedChoice:
     """Token ids of the right option's first form; of the first option where none is right."""
     blend: Blend | None = None
     """What it is mixed with, made by `blended`; None: nothing."""
+    shown: Shown | None = None
+    """The prompt's text and pictures, where it has any."""
 
     @property
     def length(self) -> int:
@@ -86,12 +91,14 @@ def blended(encoded: EncodedChoice, other: EncodedChoice, share: float) -> Encod
         share: of the other, in [0, 1].
 
     Returns:
-        None where the two cannot be mixed: their prompts differ in length, or their forms, in
-        their order, are not of the same options and lengths.
+        None where the two cannot be mixed: they show pictures, their prompts differ in length, or
+        their forms, in their order, are not of the same options and lengths.
 
     Raises:
         ValueError: as `Blend`.
     """
+    if encoded.shown is not None or other.shown is not None:
+        return None
     shapes = [
         (len(choice.prompt), [(option, len(tokens)) for option, tokens in choice.forms])
         for choice in (encoded, other)
@@ -99,32 +106,64 @@ def blended(encoded: EncodedChoice, other: EncodedChoice, share: float) -> Encod
     return replace(encoded, blend=Blend(other, share)) if shapes[0] == shapes[1] else None
 
 
-def render(choice: Choice, tokenizer: PreTrainedTokenizerBase) -> str:
+def render(choice: Choice, tokenizer: PreTrainedTokenizerBase, eyes: Eyes | None = None) -> str:
     """The prompt's text as the model sees it, ending where its answer starts.
 
+    Args:
+        choice: whose prompt.
+        tokenizer: of the model.
+        eyes: of a model that sees; its processor writes the conversation, and a mark for every
+            picture in front of the prompt.
+
     Raises:
-        ValueError: the chat template refuses the messages.
+        ValueError: the chat template refuses the messages; pictures for a model that sees none.
     """
-    if tokenizer.chat_template is None:
-        return "\n".join([*(m.content for m in choice.messages), choice.prompt, "Answer:"])
+    if choice.pictures and eyes is None:
+        raise ValueError(
+            f"choice {choice.id!r} shows {len(choice.pictures)} pictures, and this model takes "
+            "none; give a vision-language model"
+        )
+    if (tokenizer if eyes is None else eyes.processor).chat_template is None:
+        marks = "" if eyes is None else eyes.mark * len(choice.pictures)
+        words = [*(m.content for m in choice.messages), choice.prompt, "Answer:"]
+        return marks + "\n".join(words)
     messages = [*choice.messages, Message("user", choice.prompt)]
     try:
-        return render_chat(messages, tokenizer)
+        return render_chat(messages, tokenizer, eyes, len(choice.pictures))
     except ValueError as error:
         raise ValueError(f"choice {choice.id!r}: {error}") from error
 
 
-def render_chat(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
+def render_chat(
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    eyes: Eyes | None = None,
+    pictures: int = 0,
+) -> str:
     """Messages as the chat template writes them, ending where the answer starts.
+
+    Args:
+        messages: the conversation.
+        tokenizer: of the model.
+        eyes: of a model that sees.
+        pictures: how many stand in front of the last message.
 
     Raises:
         ValueError: the chat template refuses them.
     """
-    conversation = [{"role": message.role, "content": message.content} for message in messages]
+    conversation: list[dict[str, Any]]
+    if eyes is None:
+        writer: Any = tokenizer
+        conversation = [{"role": m.role, "content": m.content} for m in messages]
+    else:
+        writer = eyes.processor
+        parts = [[{"type": "text", "text": m.content}] for m in messages]
+        parts[-1] = [{"type": "image"}] * pictures + parts[-1]
+        conversation = [
+            {"role": m.role, "content": part} for m, part in zip(messages, parts, strict=True)
+        ]
     try:
-        text = tokenizer.apply_chat_template(
-            conversation, tokenize=False, add_generation_prompt=True
-        )
+        text = writer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         roles = [message.role for message in messages]
         raise ValueError(
@@ -135,7 +174,10 @@ def render_chat(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase)
 
 
 def encode(
-    choices: Sequence[Choice], tokenizer: PreTrainedTokenizerBase, end_token: bool = False
+    choices: Sequence[Choice],
+    tokenizer: PreTrainedTokenizerBase,
+    end_token: bool = False,
+    eyes: Eyes | None = None,
 ) -> list[EncodedChoice]:
     """Tokenise choices.
 
@@ -144,15 +186,17 @@ def encode(
         tokenizer: of the model they are put to.
         end_token: append the end token to every surface form, so that options which are prefixes
             of one another can be told apart.
+        eyes: of a model that sees.
 
     Raises:
         ValueError: two options share a surface form, or a form of one option is the prefix of
-            another option's and `end_token` is off (both are named); a form has no tokens.
+            another option's and `end_token` is off (both are named); a form has no tokens; a
+            picture that cannot be read, or is shown to a model that sees none.
     """
     if not choices:
         return []
-    special = tokenizer.chat_template is None
-    prompts = [render(choice, tokenizer) for choice in choices]
+    special = (tokenizer if eyes is None else eyes.processor).chat_template is None
+    prompts = [render(choice, tokenizer, eyes) for choice in choices]
     heads = _tokens(prompts, tokenizer, special)
     texts = (
         prompt + form
@@ -162,7 +206,7 @@ def encode(
     )
     joint = _tokens(texts, tokenizer, special)
     encoded = []
-    for choice, head in zip(choices, heads, strict=True):
+    for choice, head, prompt in zip(choices, heads, prompts, strict=True):
         forms: list[tuple[int, tuple[int, ...], str]] = []
         for index, option in enumerate(choice.options):
             for form in option.forms:
@@ -178,7 +222,13 @@ def encode(
         kept = _check_prefixes(choice, forms)
         right = choice.truth if choice.truth is not None else 0
         answer = next(t for i, t in kept if i == right)
-        encoded.append(EncodedChoice(choice.id, head, kept, len(choice.options), answer))
+        code = EncodedChoice(choice.id, head, kept, len(choice.options), answer)
+        if choice.pictures:
+            assert eyes is not None  # `render` has refused it otherwise
+            shown = Shown(prompt, choice.pictures)
+            seen = eyes.see(shown, f"choice {choice.id!r}")
+            code = replace(code, prompt=seen.tokens, shown=shown)
+        encoded.append(code)
     return encoded
 
 

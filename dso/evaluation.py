@@ -15,7 +15,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from dso.encoding import EncodedChoice, encode
+from dso.encoding import EncodedChoice
 from dso.metrics import kl_divergence, measure
 from dso.policy import Policy
 from dso.report import Result
@@ -135,7 +135,7 @@ def _that_fit(
     policy: Policy, choices: Sequence[Choice], split: str
 ) -> tuple[Sequence[Choice], list[EncodedChoice]]:
     """The choices that the model has positions for, and the same as tokens."""
-    encoded = encode(choices, policy.tokenizer, policy.end_token)
+    encoded = policy.encode_any(choices)
     kept = [c for c, code in zip(choices, encoded, strict=True) if policy.fits(code)]
     if len(kept) < len(choices):
         log.info(

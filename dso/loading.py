@@ -21,9 +21,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 
@@ -112,8 +118,52 @@ def load_tokenizer(model: str | Path, revision: str | None = None) -> PreTrained
     return tokenizer
 
 
+def load_processor(
+    model: str | Path, revision: str | None, tokenizer: PreTrainedTokenizerBase
+) -> Any:
+    """The processor of a vision-language model, with this tokenizer; None for a language model.
+
+    Raises:
+        ValueError: a vision-language model without a processor that can be read.
+    """
+    config = _config(model, revision)
+    if not _sees(config):
+        return None
+    try:
+        processor: Any = AutoProcessor.from_pretrained(model, revision=revision or "main")
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise ValueError(
+            f"{model} is a vision-language model, and has no processor that can be read "
+            f"({_first_line(error)}); save it beside the model with processor.save_pretrained. "
+            "Some processors need torchvision: pip install torchvision, of torch's own build"
+        ) from error
+    if not hasattr(processor, "image_processor"):
+        raise ValueError(
+            f"{model} is a vision-language model, but its processor, a "
+            f"{type(processor).__name__}, takes no pictures; save the model's own beside it"
+        )
+    processor.tokenizer = tokenizer
+    return processor
+
+
+def _config(model: str | Path, revision: str | None) -> PreTrainedConfig:
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(model, revision=revision or "main")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{model} has no config.json that can be read ({error})") from error
+    return config
+
+
+def _sees(config: PreTrainedConfig) -> bool:
+    """Whether transformers takes pictures with text for this kind of model."""
+    kind = type(config)
+    return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING and getattr(config, "vision_config", None) is None
+    )
+
+
 def load_base(model: str | Path, loading: Loading = LOADING) -> Any:
-    """A causal language model from a folder or hub id, in eval mode.
+    """A causal language model, one that sees or not, from a folder or hub id, in eval mode.
 
     Args:
         model: a model folder or hub id.
@@ -134,7 +184,9 @@ def load_base(model: str | Path, loading: Loading = LOADING) -> Any:
     if loading.attention is not None:
         given["attn_implementation"] = loading.attention
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        sees = _sees(_config(model, loading.revision))
+        cls: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        loaded: Any = cls.from_pretrained(
             model,
             dtype=DTYPES[loading.dtype] or "auto",
             device_map=loading.device_map,

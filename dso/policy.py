@@ -18,11 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from dso.encoding import EncodedChoice, encode, render
-from dso.loading import LOADING, Loading, load_base, load_tokenizer
-from dso.scoring import Scores, score
+from dso.loading import LOADING, Loading, load_base, load_processor, load_tokenizer
+from dso.scoring import Scores, reunited, score
 from dso.steering import SteeringModel, load_adapter
 from dso.steering.backbone import unwrap
 from dso.tasks.choice import Choice
+from dso.vision import Eyes, Prompts, Shown, together
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +38,21 @@ class Policy:
         tokenizer: its tokenizer; it needs a padding or an end token.
         end_token: append the end token to every surface form, so that options which are prefixes
             of one another can be told apart.
+        processor: of a model that sees pictures; None for one that does not.
     """
 
     def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, *, end_token: bool = False
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        end_token: bool = False,
+        processor: Any = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.end_token = end_token
+        self.eyes = None if processor is None else Eyes(processor, model)
         self.anyone: Callable[[bool], bool] = bool
         """Whether something holds here or, of a model that is spread over processes, in any of
         them: each of its forward passes takes them all."""
@@ -90,11 +98,12 @@ class Policy:
                 adapter trained for another base.
         """
         tokenizer = load_tokenizer(model, loading.revision)
+        processor = load_processor(model, loading.revision, tokenizer)
         base = load_base(model, loading)
         if adapter is not None:
             base = load_adapter(base, adapter, trainable=trainable)
             base.set_strength(strength)
-        return cls(base.eval(), tokenizer, end_token=end_token)
+        return cls(base.eval(), tokenizer, end_token=end_token, processor=processor)
 
     @property
     def device(self) -> torch.device:
@@ -158,7 +167,7 @@ class Policy:
 
     def render(self, choice: Choice) -> str:
         """The prompt's text as the model sees it; see `dso.encoding.render`."""
-        return render(choice, self.tokenizer)
+        return render(choice, self.tokenizer, self.eyes)
 
     def encode(self, choices: Sequence[Choice]) -> list[EncodedChoice]:
         """Tokenise choices; see `dso.encoding.encode`.
@@ -166,7 +175,7 @@ class Policy:
         Raises:
             ValueError: as there, or a choice is longer than the model has positions.
         """
-        encoded = encode(choices, self.tokenizer, self.end_token)
+        encoded = self.encode_any(choices)
         long = [choice for choice in encoded if not self.fits(choice)]
         if long:
             raise ValueError(
@@ -175,6 +184,10 @@ class Policy:
                 "shorten them, or leave them out (`--skip-long`, where a command has it)"
             )
         return encoded
+
+    def encode_any(self, choices: Sequence[Choice]) -> list[EncodedChoice]:
+        """As `encode`, of whatever length; see `fits`."""
+        return encode(choices, self.tokenizer, self.end_token, self.eyes)
 
     def fits(self, choice: EncodedChoice) -> bool:
         """Whether the model has a position for every token of the prompt and its longest answer."""
@@ -213,7 +226,23 @@ class Policy:
                 gradient checkpointing; blends of which distributions or each token's
                 log-probability are wanted, or that the model cannot take.
         """
-        return score(self, batch, distributions, by_token)
+        groups = self.passes([code.shown for code in batch])
+        if len(groups) < 2:
+            return score(self, batch, distributions, by_token)
+        parts = []
+        for group in groups:
+            wanted = [group.index(row) for row in distributions if row in group]
+            with self.rows(torch.tensor(group, device=self.device)):
+                parts.append(score(self, [batch[row] for row in group], wanted, by_token))
+        return reunited(parts, groups, distributions)
+
+    def passes(self, shown: Sequence[Shown | None]) -> list[list[int]]:
+        """Rows that can be in one forward pass, one list a pass; mostly one list.
+
+        Args:
+            shown: of each row the text and pictures of its prompt, if it has any.
+        """
+        return [list(range(len(shown)))] if self.eyes is None else self.eyes.groups(shown)
 
     def rows(self, rows: Tensor) -> AbstractContextManager[None]:
         """Context: the strengths of the rows selected, where each row of the batch has its own."""
@@ -237,6 +266,25 @@ class Policy:
             mask[row, width - len(tokens) :] = 1
         return ids.to(self.device), mask.to(self.device)
 
+    def prompts(self, batch: Sequence[EncodedChoice]) -> Prompts:
+        """The prompts of a batch with their pictures, on the model's device."""
+        return self.gather([c.prompt for c in batch], [c.shown for c in batch])
+
+    def gather(
+        self, sequences: Sequence[tuple[int, ...]], shown: Sequence[Shown | None]
+    ) -> Prompts:
+        """Prompts as a batch that ends together, on the model's device.
+
+        Args:
+            sequences: token ids.
+            shown: text and pictures of those that have any.
+        """
+        if not any(shown):
+            return Prompts(*self.left_pad(sequences))
+        assert self.eyes is not None  # what is shown was seen when it was encoded
+        seen = [None if one is None else self.eyes.see(one) for one in shown]
+        return together(sequences, seen, self.eyes, self.pad_id).to(self.device)
+
     def forward(
         self,
         ids: Tensor,
@@ -246,6 +294,7 @@ class Policy:
         use_cache: bool = False,
         cache: Any = None,
         embeds: Tensor | None = None,
+        seen: Prompts | None = None,
     ) -> Any:
         """One forward pass of the model, positions counted from each row's first real token.
 
@@ -256,15 +305,20 @@ class Policy:
             use_cache: keep the keys and values.
             cache: of an earlier pass.
             embeds: (B, T, H) input embeddings, in place of those of `ids`.
+            seen: further inputs and positions, where pictures are shown.
         """
         arguments: dict[str, Any] = {"attention_mask": mask}
+        if seen is not None:
+            arguments |= seen.inputs
         if embeds is None:
             arguments["input_ids"] = ids
         else:
             arguments["inputs_embeds"] = embeds
         if self._takes_positions:
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
-            arguments["position_ids"] = positions[:, -ids.shape[1] :]
+            if seen is not None and seen.positions is not None:
+                positions = seen.positions
+            arguments["position_ids"] = positions[..., -ids.shape[1] :]
         if self._takes_keep:
             arguments["logits_to_keep"] = keep
         if cache is not None:

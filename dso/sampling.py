@@ -34,6 +34,7 @@ from dso.policy import Policy
 from dso.steering.backbone import unwrap
 from dso.tasks.choice import Choice
 from dso.tasks.parsing import parse_answer
+from dso.vision import Prompts
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,14 @@ def sample_tokens(
             "distribution; call `policy.model.eval()` first"
         )
     ends, copies = policy.end_ids, sampling.samples
-    ids, mask = policy.left_pad([choice.prompt for choice in batch])
-    rows = torch.arange(len(batch), device=ids.device).repeat_interleave(copies)
-    cache = _shareable_cache(model)
-    if cache is not None and ids.shape[1] == 1:
+    prompts = policy.prompts(batch)
+    rows = torch.arange(len(batch), device=policy.device).repeat_interleave(copies)
+    # A prompt in which every token sees every other is encoded whole or not at all.
+    cache = _shareable_cache(model) if prompts.causal else None
+    if cache is not None and prompts.ids.shape[1] == 1:
         # A masked column in front leaves something to encode before the last token.
-        ids, mask = pad(ids, (1, 0), value=policy.pad_id), pad(mask, (1, 0))
+        padded = pad(prompts.ids, (1, 0), value=policy.pad_id)
+        prompts = Prompts(padded, pad(prompts.mask, (1, 0)))
     settings = own_distribution(sampling.max_new_tokens, ends, policy.pad_id)
     with _random_numbers(policy.device, generator):
         if cache is not None:
@@ -127,18 +130,21 @@ def sample_tokens(
             # process: there is nothing to wait for. Without a padding token generate does not take
             # a prompt of one token, of which nothing is left here, for padded on the right.
             one = own_distribution(1, frozenset(), None)
-            generate_tokens(policy, ids[:, :-1], mask[:, :-1], one, cache)
+            generate_tokens(policy, prompts.start, one, cache)
             cache.batch_repeat_interleave(copies)
+            whole = prompts.seen_before(rows)
+        else:
+            whole = policy.prompts([batch[row] for row in rows.tolist()])
         with policy.rows(rows):
-            out = generate_tokens(policy, ids[rows], mask[rows], settings, cache, synced=synced)
-    answers = [_through_end(tokens, ends) for tokens in out[:, ids.shape[1] :].tolist()]
+            out = generate_tokens(policy, whole, settings, cache, synced=synced)
+    width = prompts.ids.shape[1]
+    answers = [_through_end(tokens, ends) for tokens in out[:, width:].tolist()]
     return [answers[start : start + copies] for start in range(0, len(answers), copies)]
 
 
 def generate_tokens(
     policy: Policy,
-    ids: Tensor,
-    mask: Tensor,
+    prompts: Prompts,
     settings: GenerationConfig,
     cache: DynamicCache | None = None,
     *,
@@ -150,8 +156,7 @@ def generate_tokens(
 
     Args:
         policy: whose model.
-        ids: (B, T) prompts, padded on the left.
-        mask: (B, T), 1 for a token.
+        prompts: B of T tokens, and what they show.
         settings: all of them; those of the model are out of force.
         cache: of what stands before, which is added to.
         synced: as `sample_tokens`.
@@ -169,13 +174,14 @@ def generate_tokens(
     model = unwrap(policy.model)
     if "position_ids" in inspect.signature(model.forward).parameters:
         # Said rather than left to the model: Qwen's VLMs would remember those of the last batch.
-        arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        arguments["position_ids"] = prompts.counted()
     with _in_force(model, settings):
         tokens: Tensor = policy.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=prompts.ids,
+            attention_mask=prompts.mask,
             generation_config=settings,
             synced_gpus=synced,
+            **prompts.inputs,
             **arguments,
         )
     return tokens

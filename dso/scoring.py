@@ -25,11 +25,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from dso.checkpointing import recomputes
 from dso.encoding import EncodedChoice
 from dso.steering.backbone import unwrap
+from dso.vision import Prompts
 
 
 class Forward(Protocol):
@@ -46,12 +48,15 @@ class Forward(Protocol):
     def left_pad(self, sequences: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """Token ids of sequences that end together, and their mask."""
 
+    def prompts(self, batch: Sequence[EncodedChoice]) -> Prompts:
+        """The prompts of a batch with their pictures."""
+
     def rows(self, rows: Tensor) -> AbstractContextManager[None]:
         """Context: the strengths of the rows selected."""
 
     def forward(
         self, ids: Tensor, mask: Tensor, *, keep: int, use_cache: bool = False, cache: Any = None,
-        embeds: Tensor | None = None,
+        embeds: Tensor | None = None, seen: Prompts | None = None,
     ) -> Any:  # fmt: skip
         """One forward pass of the model."""
 
@@ -97,7 +102,8 @@ def score(
     """
     if not batch:
         raise ValueError("there are no choices to score; the batch is empty")
-    ids, mask = policy.left_pad([choice.prompt for choice in batch])
+    prompts = policy.prompts(batch)
+    ids, mask = prompts.ids, prompts.mask
     shares = embeds = None
     if any(choice.blend is not None for choice in batch):
         _check_blends(policy, batch, distributions, by_token)
@@ -109,7 +115,7 @@ def score(
         head, other = plan.entries[0][3:]
         plan.tails[0, (head, head), (other, other)] = []
     share = bool(plan.tails) and not recomputes(policy.model)
-    output = policy.forward(ids, mask, keep=1, use_cache=share, embeds=embeds)
+    output = policy.forward(ids, mask, keep=1, use_cache=share, embeds=embeds, seen=prompts)
     first = output.logits[:, -1].float().log_softmax(-1)
     rows, options, slots, heads, others = torch.tensor(plan.entries, device=first.device).T
     score = first[rows, heads]
@@ -122,7 +128,7 @@ def score(
     if plan.tails:
         keys = list(plan.tails)
         cache = output.past_key_values if share else None
-        tail, targets, others = _tail(policy, batch, keys, cache, mask, shares)
+        tail, targets, others = _tail(policy, batch, keys, cache, prompts, shares)
         inside = targets >= 0
         picked = tail.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
         if shares is not None:
@@ -164,45 +170,83 @@ def score(
     )
 
 
+def reunited(
+    parts: Sequence[Scores], rows: Sequence[Sequence[int]], distributions: Sequence[int]
+) -> Scores:
+    """The scores of a batch that took several passes.
+
+    Args:
+        parts: of every pass.
+        rows: which rows of the batch each was for.
+        distributions: as `score`, of the batch.
+    """
+    width = max(part.options.shape[1] for part in parts)
+    length = max((part.tokens.shape[2] for part in parts if part.tokens is not None), default=0)
+    order = torch.tensor([row for part in rows for row in part]).argsort()
+    options = [pad(p.options, (0, width - p.options.shape[1]), value=-torch.inf) for p in parts]
+    tokens = [
+        pad(p.tokens, (0, length - p.tokens.shape[2], 0, width - p.tokens.shape[1]))
+        for p in parts
+        if p.tokens is not None
+    ]
+    first, further = {}, []
+    for part, own in zip(parts, rows, strict=True):
+        asked = sum(row in set(own) for row in distributions)
+        for place, row in enumerate(part.answer_rows.tolist()):
+            if place < asked:
+                first[own[row]] = part.answers[place]
+            else:
+                further.append((own[row], part.answers[place]))
+    further.sort(key=lambda one: one[0])
+    every = [(row, first[row]) for row in distributions] + further
+    like = parts[0]
+    return Scores(
+        options=torch.cat(options)[order.to(like.options.device)],
+        answers=torch.stack([one for _, one in every]) if every else like.answers[:0],
+        answer_rows=like.answer_rows.new_tensor([row for row, _ in every]),
+        tokens=torch.cat(tokens)[order.to(like.options.device)] if length else None,
+    )
+
+
 def _tail(
     policy: Forward,
     batch: Sequence[EncodedChoice],
     keys: Sequence[_Tail],
     cache: Any,
-    mask: Tensor,
+    prompts: Prompts,
     shares: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities (C, L, V) after the first token of C (row, form)s, and targets (C, L).
 
     A target of -1 is padding. The third are the targets of what the rows are mixed with.
     """
-    rows = torch.tensor([row for row, _, _ in keys], device=mask.device)
+    device = prompts.mask.device
+    rows = torch.tensor([row for row, _, _ in keys], device=device)
 
     def padded(sequences: list[tuple[int, ...]], value: int) -> Tensor:
-        tensors = [torch.tensor(tokens, device=mask.device) for tokens in sequences]
+        tensors = [torch.tensor(tokens, device=device) for tokens in sequences]
         return pad_sequence(tensors, batch_first=True, padding_value=value)
 
     ids = padded([tokens[:-1] for _, tokens, _ in keys], policy.pad_id)
     targets = padded([tokens[1:] for _, tokens, _ in keys], -1)
-    tail_mask = (targets >= 0).to(mask.dtype)
+    tail_mask = (targets >= 0).to(prompts.mask.dtype)
     width = ids.shape[1]
     others = targets
     if shares is not None:
         other_ids = padded([tokens[:-1] for _, _, tokens in keys], policy.pad_id)
         others = padded([tokens[1:] for _, _, tokens in keys], -1)
-    whole, full = ids, mask[rows]
     if cache is not None:
         cache.batch_select_indices(rows)
+        whole, seen = ids, prompts.behind(rows, tail_mask)
     else:
-        prompts, full = policy.left_pad([batch[row].prompt for row, _, _ in keys])
-        whole = torch.cat([prompts, ids], dim=1)
+        seen = policy.prompts([batch[row] for row, _, _ in keys]).extended(ids, tail_mask)
+        whole = seen.ids
         if shares is not None:
-            prompts, _ = policy.left_pad([batch[row].other.prompt for row, _, _ in keys])
-            other_ids = torch.cat([prompts, other_ids], dim=1)
-    full = torch.cat([full, tail_mask], dim=1)
+            before, _ = policy.left_pad([batch[row].other.prompt for row, _, _ in keys])
+            other_ids = torch.cat([before, other_ids], dim=1)
     embeds = None if shares is None else _mixed(policy, whole, other_ids, shares[rows])
     with policy.rows(rows):
-        output = policy.forward(whole, full, keep=width, cache=cache, embeds=embeds)
+        output = policy.forward(whole, seen.mask, keep=width, cache=cache, embeds=embeds, seen=seen)
     return output.logits[:, -width:].float().log_softmax(-1), targets, others
 
 

@@ -128,7 +128,9 @@ def fold_command(
     config = policy.model.active_peft_config
 
     def finish(draft: Path, folded: Folded) -> None:
-        policy.tokenizer.save_pretrained(draft)
+        # A processor writes its tokenizer too.
+        kept = policy.tokenizer if policy.eyes is None else policy.eyes.processor
+        kept.save_pretrained(draft)
         card = folded_card(
             folded,
             base=str(model),

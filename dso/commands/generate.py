@@ -33,6 +33,8 @@ class Asked:
     """One prompt: a message, or a conversation that ends with one."""
 
     messages: tuple[Message, ...]
+    images: tuple[Path, ...] = ()
+    """Shown before the last message's words."""
 
     @property
     def text(self) -> str:
@@ -50,7 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--file",
         type=Path,
         help="prompts: one a line, or with the ending .jsonl one object a line, with `prompt` or "
-        "`messages` (role and content each); - reads lines from the standard input",
+        "`messages` (role and content each) and, for a model that sees, `images` (paths from the "
+        "file's folder); - reads lines from the standard input",
+    )
+    parser.add_argument(
+        "--image",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="pictures shown with every --prompt, to a vision-language model",
     )
     parser.add_argument("--system", help="system message before every prompt")
     parser.add_argument(
@@ -96,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: no prompts, lines that cannot be read, an output file that is there already, or
             as `dso.load` and `SteeredPipeline.answers`.
     """
-    asked = read_prompts(arguments.prompt, arguments.file, arguments.system)
+    asked = read_prompts(arguments.prompt, arguments.file, arguments.system, arguments.image)
     decoding = Decoding(
         max_new_tokens=arguments.max_new_tokens,
         temperature=arguments.temperature,
@@ -119,36 +130,42 @@ def run(arguments: argparse.Namespace) -> None:
         )  # fmt: skip
 
 
-def read_prompts(prompts: Sequence[str], file: Path | None, system: str | None) -> list[Asked]:
+def read_prompts(
+    prompts: Sequence[str], file: Path | None, system: str | None, images: Sequence[Path] = ()
+) -> list[Asked]:
     """The prompts of a command line and of a file, each behind the system message.
 
     Raises:
-        ValueError: there are none; a line that is not what it should be, by file and line.
+        ValueError: there are none; a line that is not what it should be, by file and line; images
+            without a prompt that they belong to.
     """
+    if images and not prompts:
+        raise ValueError("--image belongs to --prompt; a file names its images in each line")
     before = (Message("system", system),) if system else ()
-    found = [Asked((*before, Message("user", prompt))) for prompt in prompts]
+    found = [Asked((*before, Message("user", prompt)), tuple(images)) for prompt in prompts]
     if file is not None:
-        found += [Asked((*before, *messages)) for messages in _read(file)]
+        found += [Asked((*before, *asked.messages), asked.images) for asked in _read(file)]
     if not found:
         raise ValueError("nothing to answer; give --prompt TEXT or --file FILE")
     return found
 
 
-def _read(file: Path) -> Iterator[tuple[Message, ...]]:
+def _read(file: Path) -> Iterator[Asked]:
     lines = sys.stdin if str(file) == "-" else file.open(encoding="utf-8")
     with nullcontext() if lines is sys.stdin else lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             if file.suffix != ".jsonl":
-                yield (Message("user", line.rstrip("\n")),)
+                yield Asked((Message("user", line.rstrip("\n")),))
                 continue
             try:
-                yield _messages(json.loads(line))
+                row = json.loads(line)
+                yield Asked(_messages(row), _images(row, file.parent))
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f'{file}, line {number}: {error}; wanted {{"prompt": "..."}} or {{"messages": '
-                    '[{"role": "user", "content": "..."}, ...]}'
+                    '[{"role": "user", "content": "..."}, ...]}, and images as a list of paths'
                 ) from error
 
 
@@ -163,6 +180,13 @@ def _messages(row: Any) -> tuple[Message, ...]:
     if not messages:
         raise ValueError("its messages are empty")
     return messages
+
+
+def _images(row: Any, folder: Path) -> tuple[Path, ...]:
+    names = row.get("images", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"its images are {names!r}")
+    return tuple(folder / name for name in names)
 
 
 def generate(
@@ -235,13 +259,16 @@ def _answered(
     """By prompt, by strength; shown as they grow where there is a console."""
     prompts = [one.messages for one in asked for _ in strengths]
     omegas = [omega for _ in asked for omega in strengths]
+    pictures = [one.images for one in asked for _ in strengths]
     with ExitStack() as stack:
         heard = None
         if console is not None:
             heard = (
                 _plain(console) if len(omegas) == 1 else stack.enter_context(_live(console, omegas))
             )
-        answers = pipeline.answers(prompts, omegas, decoding, raw=raw, heard=heard)
+        answers = pipeline.answers(
+            prompts, omegas, decoding, pictures=pictures, raw=raw, heard=heard
+        )
     if console is not None and len(omegas) == 1:
         console.print()
     width = len(strengths)
@@ -286,6 +313,8 @@ def _record(asked: Asked, omega: float, answer: Answer) -> dict[str, Any]:
     given: dict[str, Any] = {"prompt": asked.text}
     if len(asked.messages) > 1:
         given = {"messages": [{"role": m.role, "content": m.content} for m in asked.messages]}
+    if asked.images:
+        given["images"] = [str(path) for path in asked.images]
     return given | {
         "strength": omega,
         "answer": answer.text,

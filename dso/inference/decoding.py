@@ -23,6 +23,7 @@ from transformers import (
 from dso.inference.detokenising import Detokeniser
 from dso.policy import Policy
 from dso.sampling import generate_tokens, own_distribution
+from dso.vision import Shown
 
 Finish = Literal["stop", "length", "cancelled"]
 
@@ -69,6 +70,8 @@ class Request:
     strength: float = 1.0
     """ω of this row."""
     decoding: Decoding = Decoding()
+    shown: Shown | None = None
+    """The prompt's text and pictures, where it has any."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def decode(
     finished: Finished | None = None,
     cancelled: Callable[[int], bool] | None = None,
 ) -> list[Answer]:
-    """Answer all requests, in one batch unless a prompt fills the model's positions.
+    """Answer all requests, in one batch unless a prompt fills the model's positions, or the model
+    cannot take their pictures in one pass.
 
     Args:
         policy: in eval mode.
@@ -114,9 +118,10 @@ def decode(
     if not requests:
         raise ValueError("there are no prompts to answer")
     rows = [_Row(policy, request) for request in requests]
-    for places in _together(rows, policy.positions):
+    groups = policy.passes([request.shown for request in requests])
+    for places in _together(rows, policy.positions, groups):
         some = [requests[place] for place in places]
-        ids, mask = policy.left_pad([request.prompt for request in some])
+        prompts = policy.gather([r.prompt for r in some], [r.shown for r in some])
         steps = _Rows({place: rows[place] for place in places}, heard, finished, cancelled)
         settings = own_distribution(
             max(rows[place].room for place in places), frozenset(), policy.pad_id, greedy=True
@@ -124,22 +129,26 @@ def decode(
         strengths = torch.tensor([request.strength for request in some])
         one = bool((strengths == strengths[0]).all())
         with policy.at(float(strengths[0]) if one else strengths):
-            generate_tokens(policy, ids, mask, settings, choosing=[_Choose(some)], stopping=[steps])
+            generate_tokens(policy, prompts, settings, choosing=[_Choose(some)], stopping=[steps])
     return [row.answer() for row in rows]
 
 
-def _together(rows: Sequence[_Row], positions: int | None) -> list[list[int]]:
+def _together(
+    rows: Sequence[_Row], positions: int | None, groups: Sequence[Sequence[int]]
+) -> list[list[int]]:
     """Places of the rows that can be answered in one batch, one list a batch; mostly one list.
 
     A row that has ended is padded, and takes one more position a token, until the last one of its
     batch ends. The model needs to have them: where it looks them up, it fails otherwise.
     """
-    left, batches = list(range(len(rows))), []
-    while left:
-        longest = max(rows[place].room for place in left)
-        fit = [n for n in left if positions is None or rows[n].start + longest <= positions]
-        batches.append(fit)
-        left = [place for place in left if place not in fit]
+    batches = []
+    for group in groups:
+        left = list(group)
+        while left:
+            longest = max(rows[place].room for place in left)
+            fit = [n for n in left if positions is None or rows[n].start + longest <= positions]
+            batches.append(fit)
+            left = [place for place in left if place not in fit]
     return batches
 
 

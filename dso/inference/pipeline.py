@@ -13,14 +13,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from dso.encoding import render_chat
 from dso.inference.decoding import Answer, Decoding, Heard, Request, decode
 from dso.loading import LOADING, Loading
 from dso.policy import Policy
 from dso.tasks.choice import Message
+from dso.tasks.pictures import Picture, as_picture
+from dso.vision import Shown
 
 Prompt = str | Sequence[Message]
 """A user's message, or a conversation that ends with one."""
+
+Pictured = Picture | Image.Image | str | Path
+"""A picture: a path, an image of Pillow, or one of `dso.tasks.pictures`."""
 
 PROBE = "Who is it?"
 """What the effect of the steering is looked for on."""
@@ -67,6 +74,7 @@ class SteeredPipeline:
         prompt: Prompt,
         strength: float | None = None,
         *,
+        pictures: Sequence[Pictured] = (),
         raw: bool = False,
         **decoding: Any,
     ) -> str:
@@ -75,6 +83,7 @@ class SteeredPipeline:
         Args:
             prompt: a message, or a conversation.
             strength: ω; that of `set_strength` when not given.
+            pictures: shown before the prompt's words: paths, or images of Pillow.
             raw: take the prompt as it is, without the chat template.
             decoding: fields of `Decoding`, such as max_new_tokens or temperature.
 
@@ -82,7 +91,8 @@ class SteeredPipeline:
             ValueError: as `answers`.
         """
         strengths = None if strength is None else [strength]
-        return self.answers([prompt], strengths, Decoding(**decoding), raw=raw)[0].text
+        settings = Decoding(**decoding)
+        return self.answers([prompt], strengths, settings, raw=raw, pictures=[pictures])[0].text
 
     def answers(
         self,
@@ -90,6 +100,7 @@ class SteeredPipeline:
         strengths: Sequence[float] | None = None,
         decoding: Decoding | None = None,
         *,
+        pictures: Sequence[Sequence[Pictured]] | None = None,
         raw: bool = False,
         heard: Heard | None = None,
     ) -> list[Answer]:
@@ -99,6 +110,7 @@ class SteeredPipeline:
             prompts: messages or conversations.
             strengths: one each, or one for all; that of `set_strength` when not given.
             decoding: how they are drawn.
+            pictures: of each prompt; see `answer`.
             raw: take prompts as they are, without the chat template.
             heard: called with the place and the new text of an answer as it grows.
 
@@ -114,9 +126,15 @@ class SteeredPipeline:
                 f"{len(given)} strengths were given for {len(prompts)} prompts; give one for all "
                 "or one for each"
             )
+        shown = [()] * len(prompts) if pictures is None else list(pictures)
+        if len(shown) != len(prompts):
+            raise ValueError(
+                f"pictures were given for {len(shown)} of {len(prompts)} prompts; give a list for "
+                "each, an empty one where there are none"
+            )
         requests = [
-            Request(self.encode(prompt, raw=raw), strength, decoding or Decoding())
-            for prompt, strength in zip(prompts, given, strict=True)
+            self.request(prompt, strength, decoding or Decoding(), pictures=some, raw=raw)
+            for prompt, strength, some in zip(prompts, given, shown, strict=True)
         ]
         return decode(self.policy, requests, heard=heard)
 
@@ -125,6 +143,7 @@ class SteeredPipeline:
         prompt: Prompt,
         strength: float | None = None,
         *,
+        pictures: Sequence[Pictured] = (),
         raw: bool = False,
         **decoding: Any,
     ) -> Iterator[str]:
@@ -135,7 +154,7 @@ class SteeredPipeline:
         pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
         left = threading.Event()
         omega = self.strength if strength is None else strength
-        request = Request(self.encode(prompt, raw=raw), omega, Decoding(**decoding))
+        request = self.request(prompt, omega, Decoding(**decoding), pictures=pictures, raw=raw)
 
         def run() -> None:
             try:
@@ -160,25 +179,57 @@ class SteeredPipeline:
             left.set()
             thread.join()
 
-    def encode(self, prompt: Prompt, *, raw: bool = False) -> tuple[int, ...]:
-        """A prompt's tokens, up to where the answer starts.
+    def request(
+        self,
+        prompt: Prompt,
+        strength: float,
+        decoding: Decoding,
+        *,
+        pictures: Sequence[Pictured] = (),
+        raw: bool = False,
+    ) -> Request:
+        """A prompt as tokens, up to where the answer starts, and how it is to be answered.
 
         Raises:
             ValueError: an empty prompt, a conversation for a model without a chat template, or one
-                that its template refuses.
+                that its template refuses; a picture that cannot be read, or for a model that sees
+                none.
         """
+        text, plain = self._text(prompt, len(pictures), raw)
+        if not pictures:
+            tokens = tuple(self.tokenizer(text, add_special_tokens=plain)["input_ids"])
+            return Request(tokens, strength, decoding)
+        assert self.policy.eyes is not None  # `_text` has refused it otherwise
+        shown = Shown(text, tuple(map(as_picture, pictures)))
+        return Request(self.policy.eyes.see(shown).tokens, strength, decoding, shown)
+
+    def encode(self, prompt: Prompt, *, raw: bool = False) -> tuple[int, ...]:
+        """A prompt's tokens, up to where the answer starts; errors as `request`."""
+        return self.request(prompt, 0.0, Decoding(), raw=raw).prompt
+
+    def _text(self, prompt: Prompt, pictures: int, raw: bool) -> tuple[str, bool]:
+        """What the model reads, and whether it is plain text and no conversation."""
+        eyes = self.policy.eyes
+        if pictures and eyes is None:
+            raise ValueError(
+                f"{pictures} pictures were given, and this model takes none; load a "
+                "vision-language model"
+            )
         messages = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
         if not messages:
             raise ValueError("the conversation is empty; it ends with a user's message")
-        plain = raw or self.tokenizer.chat_template is None
-        if plain and (len(messages) > 1 or messages[0].role != "user"):
+        writer = self.tokenizer if eyes is None else eyes.processor
+        plain = raw or writer.chat_template is None
+        if not plain:
+            return render_chat(messages, self.tokenizer, eyes, pictures), False
+        if len(messages) > 1 or messages[0].role != "user":
             raise ValueError(
                 "a conversation needs a chat template, which "
                 + ("raw leaves out" if raw else "this tokenizer does not have")
                 + "; give one text"
             )
-        text = messages[0].content if plain else render_chat(messages, self.tokenizer)
-        return tuple(self.tokenizer(text, add_special_tokens=plain)["input_ids"])
+        marks = "" if eyes is None else eyes.mark * pictures
+        return marks + messages[0].content, True
 
     def describe(self) -> str:
         """What is steered, how strongly, and whether it has an effect on a short text."""

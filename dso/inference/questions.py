@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dso.encoding import encode
 from dso.policy import Policy
 from dso.tasks import Choice, Coreference, Kind, Own, Task, twin_pairs
 from dso.tasks.choice import Part
@@ -174,7 +173,7 @@ def without_long(calibration: Calibration, policy: Policy) -> Calibration:
     """
 
     def fits(*choices: Choice) -> bool:
-        return all(map(policy.fits, encode(choices, policy.tokenizer, policy.end_token)))
+        return all(map(policy.fits, policy.encode_any(choices)))
 
     kept = replace(
         calibration,

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dso.tasks.pictures import Picture
+
 Kind = Literal["ambiguous", "unambiguous", "gender_needed", "capability"]
 Side = Literal["pro", "anti", "neither"]
 Role = Literal["system", "user", "assistant"]
@@ -105,6 +107,8 @@ class Choice:
     """Template, subject or file it comes from."""
     messages: tuple[Message, ...] = ()
     """Messages before the prompt, oldest first."""
+    pictures: tuple[Picture, ...] = ()
+    """What is shown with the prompt, before its words."""
 
     def __post_init__(self) -> None:
         where = f"choice {self.id!r}"

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from dso.loading import LOADING, Loading, load_tokenizer
+from dso.loading import LOADING, Loading, load_processor, load_tokenizer
 from dso.policy import Policy
 from dso.sampling import Sampling
 from dso.steering import soft_threshold_
@@ -121,7 +121,8 @@ class SteeringModule(L.LightningModule):
             return
         tokenizer = load_tokenizer(self.model_name, self.loading.revision)
         self.adapted = load_adapted(self.model_name, self.loading, self.steering)
-        self.policy = Policy(self.adapted, tokenizer, end_token=self.end_token)
+        processor = load_processor(self.model_name, self.loading.revision, tokenizer)
+        self.policy = Policy(self.adapted, tokenizer, end_token=self.end_token, processor=processor)
         self.baseline = None
         if self.estimator == "ppo":
             width = self.adapted.get_output_embeddings().weight.shape[1]

@@ -42,9 +42,9 @@ def prompt_states(policy: Policy, encoded: Sequence[EncodedChoice]) -> Tensor:
     head = policy.model.get_output_embeddings()
     hook = head.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
     try:
-        ids, mask = policy.left_pad([choice.prompt for choice in encoded])
+        prompts = policy.prompts(encoded)
         with policy.base():
-            policy.forward(ids, mask, keep=1)
+            policy.forward(prompts.ids, prompts.mask, keep=1, seen=prompts)
     finally:
         hook.remove()
     return caught[0][:, -1].float()
