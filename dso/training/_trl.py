@@ -38,11 +38,24 @@ class _Steering:
     """What both trainers have instead of trl's own."""
 
     tokens: Mapping[str, tuple[int, ...]]
-    """Token ids of every prompt's text."""
+    """Token ids of every prompt, by the choice's name or, without pictures, by its text."""
     amend: Amend
 
-    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [list(self.tokens[prompt]) for prompt in prompts], None, {}
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], Any, dict[str, Any]]:
+        if isinstance(prompts[0], str):
+            return [list(self.tokens[prompt]) for prompt in prompts], None, {}
+        # Conversations with pictures, of which the family's processor makes what the model takes.
+        ids, images, more = super()._tokenize_prompts(prompts)  # type: ignore[misc]
+        known = set(self.tokens.values())
+        other = [
+            prompt for prompt, own in zip(prompts, ids, strict=True) if tuple(own) not in known
+        ]
+        if other:
+            raise ValueError(
+                f"trl makes other tokens of {len(other)} of {len(prompts)} conversations than we "
+                f"score, the first of them {other[0]!r}; take the backend lightning"
+            )
+        return ids, images, more
 
     def _send_telemetry(self) -> None:
         return None
@@ -59,11 +72,12 @@ class _Steering:
         return self.amend(loss, 1 if scaled else parts)
 
     @torch.no_grad()
-    def log_probs(self, ids: Tensor, mask: Tensor, keep: int) -> Tensor:
-        """(B, keep) of the last `keep` tokens of (B, T), as trl computes them while it trains."""
+    def log_probs(self, ids: Tensor, mask: Tensor, keep: int, **more: Any) -> Tensor:
+        """(B, keep) of the last `keep` tokens of (B, T), as trl computes them while it trains;
+        `more` is what the model takes besides, where pictures are shown."""
         model = self.model.train()  # type: ignore[attr-defined]
         found: Tensor = self._get_per_token_logps_and_entropies(  # type: ignore[attr-defined]
-            model, ids, mask, keep
+            model, ids, mask, keep, **more
         )[0]
         return found
 
@@ -98,9 +112,10 @@ def trainer(
     Args:
         estimator: grpo or rloo.
         model: a peft model with a fresh adapter named `default`.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; where pictures are shown its processor.
         reward: the one reward function.
-        rows: the columns of the data, `prompt` one of them.
+        rows: the columns of the data: `prompt`, a text or, with a column `images`, a conversation,
+            and others.
         folder: for the checkpoints.
         settings: of trl's settings class.
         optimizers: the optimiser and its schedule.

@@ -21,7 +21,9 @@ import torch
 from dso.encoding import EncodedChoice
 from dso.policy import Policy
 from dso.steering import save_adapter
+from dso.tasks.choice import Choice
 from dso.tasks.datamodule import ChoiceDataModule, TrainBatch, TrainSteps, train_units
+from dso.tasks.pictures import open_picture
 from dso.training.module import SteeringModule
 from dso.training.objective import TERMS
 from dso.training.saving import recipe
@@ -114,7 +116,7 @@ def train_with_trl(
         trainer = trl.trainer(
             module.estimator,
             module.adapted,
-            policy.tokenizer,
+            policy.eyes.processor if material.shows and policy.eyes else policy.tokenizer,
             partial(_reward, reward, material, module.sampling.samples, steps),
             material.rows,
             folder / "checkpoints",
@@ -218,19 +220,39 @@ class _Material:
     """The prompt's text, by the choice's name."""
 
     @property
+    def shows(self) -> bool:
+        """Whether any choice shows a picture."""
+        return any(choice.shown is not None for choice in self.encoded.values())
+
+    @property
     def rows(self) -> dict[str, list[Any]]:
         """The columns of trl's data: every choice of every batch, in their order."""
-        texts = [self.texts[choice.id] for batch in self.batches for choice in batch.choices]
-        return {"prompt": texts, "row": list(range(len(texts)))}
+        choices = [choice for batch in self.batches for choice in batch.choices]
+        numbers = list(range(len(choices)))
+        if not self.shows:
+            return {"prompt": [self.texts[choice.id] for choice in choices], "row": numbers}
+        return {
+            "prompt": [_conversation(choice) for choice in choices],
+            "images": [[open_picture(p) for p in choice.pictures] for choice in choices],
+            "row": numbers,
+        }
 
     @property
     def tokens(self) -> dict[str, tuple[int, ...]]:
-        """Token ids of each text."""
+        """Token ids of each text; by the choices' names where pictures are shown."""
+        if self.shows:
+            return {name: choice.prompt for name, choice in self.encoded.items()}
         return {self.texts[name]: choice.prompt for name, choice in self.encoded.items()}
 
     def codes(self, batch: TrainBatch) -> list[EncodedChoice]:
         """A batch as tokens."""
         return [self.encoded[choice.id] for choice in batch.choices]
+
+
+def _conversation(choice: Choice) -> list[dict[str, str]]:
+    """A prompt as trl takes it beside pictures."""
+    before = [{"role": message.role, "content": message.content} for message in choice.messages]
+    return [*before, {"role": "user", "content": choice.prompt}]
 
 
 def _prepare(policy: Policy, batches: list[TrainBatch]) -> _Material:

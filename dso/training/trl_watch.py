@@ -128,7 +128,8 @@ def check_scores(trainer: Any, policy: Policy, encoded: Sequence[EncodedChoice])
     """
     by_length = sorted(encoded, key=lambda choice: len(choice.prompt))
     some = [by_length[0], by_length[-1]]
-    ids, mask = policy.left_pad([choice.prompt for choice in some])
+    prompts = policy.prompts(some)
+    ids = prompts.ids
     keep = max(len(choice.answer) for choice in some)
     more = torch.zeros(len(some), keep, dtype=torch.long)
     inside = torch.zeros_like(more)
@@ -136,7 +137,11 @@ def check_scores(trainer: Any, policy: Policy, encoded: Sequence[EncodedChoice])
         more[row, : len(choice.answer)] = torch.tensor(choice.answer)
         inside[row, : len(choice.answer)] = 1
     more, inside = more.to(ids.device), inside.to(ids.device)
-    theirs = trainer.log_probs(torch.cat([ids, more], 1), torch.cat([mask, inside], 1), keep)
+    whole = prompts.extended(more, inside)
+    given: dict[str, Any] = dict(whole.inputs)
+    if given:
+        given["num_images"] = [len(c.shown.pictures) if c.shown else 0 for c in some]
+    theirs = trainer.log_probs(whole.ids, whole.mask, keep, **given)
     with evaluating(policy.model):
         only = [replace(c, forms=((0, c.answer),), options=1) for c in some]
         ours = policy.score(only).options[:, 0]

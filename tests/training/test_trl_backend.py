@@ -13,13 +13,15 @@ from transformers.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from dso.policy import Policy
 from dso.sampling import Sampling, read_answers, sample_tokens
 from dso.steering import load_adapter
-from dso.tasks import ChoiceDataModule
+from dso.tasks import ChoiceDataModule, Scenes
 from dso.tasks.datamodule import TrainSteps, train_units
 from dso.training import GRPO, KLBudget, Objective, Optimisation, TrainingDiverged, rollouts
+from dso.training.module import SteeringModule
 from dso.training.trl_backend import TRL, train_with_trl
 from dso.training.trl_rewards import Rewards
 from dso.training.trl_watch import STATE, Watch
 from tests.organism import module, small_data, small_task, trainer
+from tests.tiny_vlms import SKIPPED, tiny_vlm
 
 pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -360,3 +362,26 @@ def test_the_model_keeps_its_own_generation_settings(tmp_path):
     train(run, tmp_path, 1, data)
     assert base.generation_config is before and before.top_k == 1
     assert float(log(tmp_path)[0]["trl/frac_reward_zero_std"]) < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "estimator"), [("llava", "rloo"), ("qwen2_5_vl", "grpo")])
+def test_choices_that_show_pictures_are_trained_on(tmp_path, family, estimator):
+    if family in SKIPPED:
+        pytest.skip(SKIPPED[family])
+    model, processor = tiny_vlm(family)
+    model.config.get_text_config().max_position_embeddings = 512
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    run = SteeringModule(
+        str(tmp_path / "model"),
+        estimator=estimator,
+        sampling=Sampling(3, 4, 1),
+        objective=Objective(**REWARDS),
+    )
+    task = Scenes(pairs=8, pool=8, validation=4, evaluation=4, size=48)
+    data = ChoiceDataModule(task, pairs_per_step=2, pool_per_step=2)
+    data.setup("fit")
+    train(run, tmp_path / "run", 2, data)
+    assert all(bool(value.any()) for value in vectors(run).values())
+    assert float(log(tmp_path / "run")[1]["kl"]) > 0
