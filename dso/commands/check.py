@@ -82,7 +82,7 @@ def check_command(
     if not data and hub is None:
         raise ValueError("nothing to check; give --data FILE or --hub NAME")
     source = Source(tuple(data), hub, hub_config)
-    read = read_choices(source, unpaired=unpaired, limit_errors=limit_errors)
+    read = read_choices(source, unpaired=unpaired, limit_errors=limit_errors, open_images=True)
     table = Table(title="Rows by split and kind")
     for name in ("split", "kind", "rows", "kept", "left out"):
         table.add_column(name, justify="left" if name in ("split", "kind") else "right")
@@ -105,6 +105,8 @@ def check_command(
         f"{read.occupations:,} occupations in ambiguous rows with sides and a gender; with one "
         f"gender only: {shown or 'none'}"
     )
+    if read.images:
+        console.print(f"{read.images:,} images, which all open")
     lacking = missing_splits(read)
     for sentence in lacking:
         console.print(f"not enough for dso fit: {sentence}")

@@ -7,7 +7,16 @@ from dso.tasks.groups import Groups
 from dso.tasks.hiring import Hiring
 from dso.tasks.named import TASKS, make_task, task_label
 from dso.tasks.own import Own
-from dso.tasks.published import BBQ, MMLU, SynthBias, TwoPeople, WinoBias
+from dso.tasks.published import (
+    BBQ,
+    MMLU,
+    MMMU,
+    SocialCounterfactuals,
+    SynthBias,
+    TwoPeople,
+    WinoBias,
+)
+from dso.tasks.scenes import Scenes
 from dso.tasks.table import ChoiceTable, tabulate
 from dso.tasks.task import Task, TaskData
 
@@ -15,6 +24,7 @@ __all__ = [
     "BBQ",
     "KINDS",
     "MMLU",
+    "MMMU",
     "TASKS",
     "Choice",
     "ChoiceDataModule",
@@ -27,7 +37,9 @@ __all__ = [
     "Message",
     "Option",
     "Own",
+    "Scenes",
     "Side",
+    "SocialCounterfactuals",
     "SynthBias",
     "Task",
     "TaskData",

@@ -11,7 +11,16 @@ from dso.tasks.coreference import Coreference
 from dso.tasks.groups import Groups
 from dso.tasks.hiring import Hiring
 from dso.tasks.own import Own
-from dso.tasks.published import BBQ, MMLU, SynthBias, TwoPeople, WinoBias
+from dso.tasks.published import (
+    BBQ,
+    MMLU,
+    MMMU,
+    SocialCounterfactuals,
+    SynthBias,
+    TwoPeople,
+    WinoBias,
+)
+from dso.tasks.scenes import Scenes
 from dso.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
@@ -20,7 +29,10 @@ TASKS: dict[str, type[Task]] = {
     "groups": Groups,
     "hiring": Hiring,
     "mmlu": MMLU,
+    "mmmu": MMMU,
     "own": Own,
+    "scenes": Scenes,
+    "social_counterfactuals": SocialCounterfactuals,
     "synthbias": SynthBias,
     "two_people": TwoPeople,
     "winobias": WinoBias,

@@ -19,8 +19,10 @@ from dso.tasks.files.rows import read_rows
 from dso.tasks.own.ledger import Ledger, Twins, Unpaired
 from dso.tasks.own.misfits import Placed
 from dso.tasks.own.row_choice import parse_row
+from dso.tasks.own.row_images import open_all
 from dso.tasks.own.sample import Cell, Sample, rank
 from dso.tasks.own.schema import SPLITS
+from dso.tasks.pictures import Picture
 
 SHARES = (0.6, 0.1, 0.3)
 """Of train, validation and test, where no row says its split."""
@@ -90,6 +92,8 @@ class OwnData:
     """(split, occupation) of ambiguous rows with sides that all have one gender."""
     occupations: int
     """Occupations of ambiguous rows with sides that have a gender."""
+    images: int
+    """Different images that were opened."""
 
     def of(self, *splits: str) -> list[Choice]:
         """The kept choices of some splits, kind by kind."""
@@ -147,6 +151,7 @@ def read_choices(
     seed: int = 0,
     training: bool = True,
     limit_errors: int = 20,
+    open_images: bool = False,
 ) -> OwnData:
     """Read and check all rows, and keep a bounded part of them.
 
@@ -160,6 +165,8 @@ def read_choices(
         training: False where the data are only put to a model: then no row needs a twin, and rows
             without a split are one split, `all`.
         limit_errors: problems that are collected before the error is raised.
+        open_images: whether every image that a row names is opened too. Without it is only checked
+            that they are there.
 
     Raises:
         DataError: anything wrong with the rows, all of it by file, line and field.
@@ -178,11 +185,16 @@ def read_choices(
                 yield row.where, choice, split
 
     ledger, sample = Ledger(training, unpaired), Sample(limit, seed, training)
+    images: dict[Picture, str] = {}
     for where, choice, split in placed(problems):
+        if open_images:
+            for picture in choice.pictures:
+                images.setdefault(picture, where)
         ledger.add(where, choice, split, problems)
         sample.offer(choice, split)
     # What is wrong with single rows was said in the first reading.
     twins = ledger.check(lambda: placed(Problems(2**62)), problems)
+    open_all(images, problems)
     problems.check()
     return OwnData(
         kept=sample.kept(),
@@ -190,4 +202,5 @@ def read_choices(
         twins=twins,
         one_sided=[(split, name) for split, name, _, _ in ledger.one_sided()],
         occupations=len({name for _, name in ledger.genders}),
+        images=len(images),
     )

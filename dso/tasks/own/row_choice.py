@@ -30,6 +30,7 @@ from dso.tasks.own.fields import (
     word,
     word_wrong,
 )
+from dso.tasks.own.row_images import row_images
 from dso.tasks.own.row_options import Options, layout_of, read_options
 from dso.tasks.own.schema import BY_NAME, MESSAGE_FIELDS, ROLES, SPLITS, unknown_field
 
@@ -79,6 +80,7 @@ def parse_row(row: Row, problems: Problems, forms: Sequence[str] = DEFAULT_FORMS
     identifier = name_or_number(values, "id", bad) or _default_id(where)
     gender, source = word(values, "gender", bad), prose(values, "source", bad)
     twin = name_or_number(values, "twin", bad)
+    images = row_images(values, where, bad)
     if bad:
         problems.add_all(where, bad)
     if bad or layout.unknown or kind is None or prompt is None:
@@ -88,6 +90,7 @@ def parse_row(row: Row, problems: Problems, forms: Sequence[str] = DEFAULT_FORMS
         return Choice(
             identifier, _KINDS[kind], prompt, found.options, truth, occupations,
             gender and intern(gender), first, twin, intern(split), intern(source or ""), before,
+            images,
         )  # fmt: skip
     except ValueError as error:
         problems.add(where, None, str(error))

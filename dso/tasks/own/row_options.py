@@ -153,6 +153,11 @@ def _checked(
         wrong = "is missing" if missing(text) else word_wrong(text)
         if wrong is None and any(option.text == text for option in options):
             wrong = f"is {text!r} again; every option needs a text of its own"
+        elif wrong is None and (same := _same_but_case(text, options)):
+            wrong = (
+                f"is {text!r}, which differs from {same!r} in case only; an answer would count as "
+                "either, so give other words"
+            )
         if wrong:
             bad.append((label["text"], wrong))
         side = "neither" if missing(side) else side
@@ -183,6 +188,10 @@ def _checked(
         return Options((), (), tuple(bad))
     texts = tuple(option.text for option in options)
     return Options(tuple(options), texts, (), _unfit(labels, options))
+
+
+def _same_but_case(text: str, options: list[Option]) -> str | None:
+    return next((o.text for o in options if o.text.casefold() == text.casefold()), None)
 
 
 def _unfit(labels: list[dict[str, str]], options: list[Option]) -> tuple[str, str] | None:

@@ -52,6 +52,11 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field("system", "no", TEXT, "a system message before the prompt"),
     Field(
+        "images", "no", WORDS,
+        "the pictures that are shown before the prompt: files, by paths from the table's folder",
+        csv="left.png|right.png",
+    ),
+    Field(
         "options", "always", "list of objects", "the admissible answers, two or more",
         csv="option_1, option_2, ... and option_1_side, ...",
     ),
