@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2] / "checkpoints"
+LLM = "organism-llm"
+"""The language organism."""
+VLM = "organism-vlm"
+"""The vision-language organism."""
 
 
 def shipped(name: str) -> Path:
