@@ -5,7 +5,7 @@ import yaml
 
 from dso.sampling import Sampling
 from dso.training import KLBudget, Objective, Optimisation, Steering, preset
-from dso.training.presets import STEPS
+from dso.training.presets import data_of, steps_of
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from dso.training.presets import STEPS
         ("default", "organism-llm"),
         ("paper", "organism-llm-paper"),
         ("rloo", "organism-llm-rloo"),
+        ("vlm", "organism-vlm"),
     ],
 )
 def test_the_configurations_hold_the_presets(name, file):
@@ -27,7 +28,9 @@ def test_the_configurations_hold_the_presets(name, file):
     assert Sampling(**model.get("sampling", {})) == wanted.get("sampling", Sampling())
     optimisation = Optimisation(**model["optimisation"])
     assert optimisation == wanted.get("optimisation", Optimisation())
-    assert settings["trainer"]["max_steps"] == STEPS
+    assert settings["trainer"]["max_steps"] == steps_of(name)
+    data = {key: value for key, value in settings["data"].items() if key != "task"}
+    assert data == data_of(name)
 
 
 def test_an_unknown_preset_is_refused():
