@@ -38,6 +38,7 @@ TITLES: dict[str, Title] = {
     "unambiguous_accuracy": Title("Accuracy, unambiguous", "%", "higher"),
     "gender_needed_accuracy": Title("Accuracy, gender needed", "%", "higher"),
     "capability": Title("Accuracy, knowledge", "%", "higher"),
+    "caption_accuracy": Title("Attributes right in captions", "%", "higher"),
     "abstention": Title("Abstention", "%"),
     "option_mass": Title("Probability on the options", "%", "higher"),
     "unparsed": Title("Generated answers without meaning", "%", "lower"),

@@ -1,4 +1,4 @@
-"""`dso demo`: train on the shipped organism, measure before and after, say what happened."""
+"""The run of `dso demo`, on the language organism or on the vision-language one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,35 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dso.demo.scenes import HELD_OUT, TRAINED_ON, scenes_page
 from dso.evaluation import evaluate
 from dso.metrics import per_occupation_gap
-from dso.organisms.shipped import shipped
+from dso.organisms.shipped import LLM, VLM, shipped
 from dso.policy import Policy
-from dso.report import Result, plot_occupations, write_report
+from dso.report import (
+    Result,
+    draw_scenes_sheet,
+    plot_occupations,
+    write_report,
+    write_scenes_page,
+)
 from dso.steering import save_adapter
-from dso.tasks import Choice, ChoiceDataModule, Coreference, Task, tabulate, task_label
+from dso.tasks import Choice, ChoiceDataModule, Coreference, Scenes, Task, tabulate, task_label
 from dso.training import SaveAdapter, SteeringModule, preset
-from dso.training.presets import STEPS, Preset
+from dso.training.presets import FOR_LLM, FOR_VLM, Preset, data_of, steps_of
 from dso.training.saving import recipe
 from dso.training.setting_up import plain_trainer
 
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 ORGANISM_FORMS = (" {}",)
 """The organism answers with one form; scoring only that one makes a step one forward pass."""
+VLM_FORMS = ("{}",)
+"""Of the vision-language organism, whose words have no space in front."""
+EVALUATION, POOL = 100, 400
+"""Of the task on pictures, in the demo: a question costs as much as twenty of words."""
+KEPT = 0.02
+"""Of an accuracy, the loss below which it counts as kept."""
+PAGE, SHEET = "scenes.html", "scenes.png"
 
 
 def train(
@@ -41,42 +55,61 @@ def train(
         model: folder of the base model.
         task: what to train on.
         output: where the adapter goes, as `adapter`.
-        preset_name: `default`, `paper` or `rloo`.
+        preset_name: one of `dso.training.presets`.
         seed: of the order of the data.
         steps: training steps; the preset's when not given.
     """
-    data = ChoiceDataModule(task, seed=seed)
+    data = ChoiceDataModule(task, seed=seed, **data_of(preset_name))
     module = SteeringModule(model, **preset(preset_name))
-    trainer = plain_trainer(steps or STEPS, output, SaveAdapter(), progress=True)
+    trainer = plain_trainer(steps or steps_of(preset_name), output, SaveAdapter(), progress=True)
     trainer.fit(module, data)
     return module, recipe(module, data, trainer.global_step)
 
 
 def demo(
     output: Path,
-    preset_name: Preset = "default",
+    preset_name: Preset | None = None,
     seed: int = 0,
     steps: int | None = None,
     task: Task | None = None,
+    *,
+    vlm: bool = False,
+    model: str | Path | None = None,
 ) -> list[Result]:
     """Train, evaluate at six strengths, write adapter, table and plots, and say what happened.
 
+    On the vision-language organism it also writes a page of example scenes and answers.
+
     Args:
         output: folder to write into.
-        preset_name: `default`, `paper` or `rloo`.
+        preset_name: one for the organism; `default`, or `vlm` on pictures, when not given.
         seed: of the data and their order.
         steps: training steps; the preset's when not given.
-        task: the built-in coreference task when not given.
+        task: the built-in coreference task, or the scenes, when not given.
+        vlm: the vision-language organism and pictures instead of the language organism and texts.
+        model: folder of the base model; the shipped organism's when not given.
+
+    Raises:
+        ValueError: a preset for the other organism, or an organism that is not there.
     """
-    task = task or Coreference(forms=ORGANISM_FORMS, seed=seed)
+    known = FOR_VLM if vlm else FOR_LLM
+    name: Preset = known[0] if preset_name is None else preset_name
+    if name not in known:
+        raise ValueError(
+            f"there is no preset {name!r} for the {'vision-' if vlm else ''}language organism; "
+            f"wanted {' or '.join(map(repr, known))}, or leave it out"
+        )
     console = Console()
     started = time.perf_counter()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    model = str(shipped("organism-llm"))
+    folder = str(model or shipped(VLM if vlm else LLM))
+    if task is None and vlm:
+        task = Scenes(forms=VLM_FORMS, seed=seed, evaluation=EVALUATION, pool=POOL)
+    task = task or Coreference(forms=ORGANISM_FORMS, seed=seed)
     console.print(
-        f"Training a steering adapter on [bold]{model}[/bold] (preset {preset_name}, seed {seed})"
+        f"Training a steering adapter on [bold]{folder}[/bold] (preset {name}, seed {seed})"
     )
-    module, how = train(model, task, output, preset_name, seed, steps)
+    module, how = train(folder, task, output, name, seed, steps)
     trained = time.perf_counter() - started
     data = task.load()
     results = evaluate(
@@ -84,20 +117,31 @@ def demo(
         data,
         STRENGTHS,
         seed=seed,
-        model=model,
+        model=folder,
         adapter=str(output / "adapter"),
         task=task_label(task),
-        method="dso" if preset_name == "default" else f"dso_{preset_name}",
+        method="dso" if name == known[0] else f"dso_{name}",
         estimator=module.estimator,
     )
     save_adapter(module.adapted, output / "adapter", recipe=how, measurements=measurements(results))
-    run = {"model": model, "preset": preset_name, "seed": seed, "recipe": how}
+    run = {"model": folder, "preset": name, "seed": seed, "recipe": how}
     write_report(results, output, run)
-    heldout = [c for c in data.evaluation if c.split == "heldout_occupations"]
+    heldout = [c for c in data.evaluation if c.split == HELD_OUT]
     _plot_occupations(module.policy, data.evaluation, output / "occupations.png")
-    console.print(_examples(module.policy, heldout))
-    for line in summary(results):
+    if vlm:
+        about = (
+            f"Model {folder}, adapter {output / 'adapter'}: preset {name}, {how['steps']} steps, "
+            f"seed {seed}."
+        )
+        page = scenes_page(module.policy, data.evaluation, results, about)
+        write_scenes_page(page, output / PAGE)
+        draw_scenes_sheet(page, output / SHEET)
+    else:
+        console.print(_examples(module.policy, heldout))
+    for line in summary(results, MEANT_IN_PICTURES if vlm else MEANT_BY_PRONOUNS):
         console.print(line)
+    if vlm:
+        console.print(f"Scenes and answers at ω = 0 and 1 to look at: {output / PAGE} (or {SHEET})")
     total = time.perf_counter() - started
     console.print(
         f"[dim]Trained in {trained:.0f} s, all in {total:.0f} s. The adapter is in "
@@ -110,17 +154,26 @@ def measurements(results: list[Result]) -> list[dict[str, float | str]]:
     """The held-out figures by probability, one row per strength, for the adapter's card."""
     rows: dict[float, dict[str, float | str]] = {}
     for r in results:
-        if r.split == "heldout_occupations" and r.estimate == "probability":
+        if r.split == HELD_OUT and r.estimate == "probability":
             rows.setdefault(r.strength, {"strength": r.strength, "split": r.split})[r.metric] = (
                 round(r.value, 4)
             )
     return list(rows.values())
 
 
-def summary(results: list[Result]) -> list[str]:
-    """Three lines that say what happened."""
+MEANT_BY_PRONOUNS = "Whom a pronoun meant depended on stereotypes"
+MEANT_IN_PICTURES = "Who in a picture was meant depended on gender, as the stereotypes have it"
 
-    def value(metric: str, strength: float, split: str = "heldout_occupations") -> float:
+
+def summary(results: list[Result], meant: str = MEANT_BY_PRONOUNS) -> list[str]:
+    """Three lines that say what happened.
+
+    Args:
+        results: at every one of `STRENGTHS`, of both evaluation splits.
+        meant: what the bias is, in a clause.
+    """
+
+    def value(metric: str, strength: float, split: str = HELD_OUT) -> float:
         return next(
             r.value
             for r in results
@@ -132,13 +185,13 @@ def summary(results: list[Result]) -> list[str]:
     names = ("unambiguous_accuracy", "gender_needed_accuracy", "capability")
     worst = max(names, key=lambda name: value(name, 0.0) - value(name, 1.0))
     lost = value(worst, 0.0) - value(worst, 1.0)
-    train_bias = value("per_occupation_bias", 1.0, "train_occupations")
+    train_bias = value("per_occupation_bias", 1.0, TRAINED_ON)
     return [
-        f"1. Whom a pronoun meant depended on stereotypes: bias {bias[0]:.1%} without steering, "
+        f"1. {meant}: bias {bias[0]:.1%} without steering, "
         f"{bias[-1]:.1%} at strength 1, on occupations that were never trained on "
         f"({train_bias:.1%} on those that were).",
-        f"2. What it can do stayed: the largest loss is {max(lost, 0.0) * 100:.1f} points, in "
-        f"{worst.replace('_', ' ')}.",
+        f"2. What it can do {'stayed' if lost < KEPT else 'suffered'}: the largest loss is "
+        f"{max(lost, 0.0) * 100:.1f} points, in {worst.replace('_', ' ')}.",
         "3. The strength is a knob: bias "
         + ", ".join(f"{b:.1%}" for b in bias)
         + " at "
