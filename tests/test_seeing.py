@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dso.commands.fold import PAIRS, questions
 from dso.inference import Decoding, SteeredPipeline
 from dso.policy import Policy
 from dso.steering import SteeringConfig
@@ -104,3 +105,19 @@ def test_a_picture_that_cannot_be_read_is_named_with_its_choice(tmp_path):
     for name, message in (("empty.png", "cannot be read|no image"), ("none.png", "does not exist")):
         with pytest.raises(ValueError, match=f"choice 'a': picture .*{name}.*({message})"):
             policy.encode([choice("a", "Who?", ImageFile(tmp_path / name))])
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in SKIPPED])
+def test_what_a_folded_model_is_compared_on_are_pictures(family):
+    policy = shared(family)
+    batches = questions(policy)
+    assert sum(len(batch["input_ids"]) for batch in batches) == 4 * PAIRS
+    if family == "gemma3":  # whose window, in its tiny model, is shorter than a picture
+        assert all("pixel_values" not in batch for batch in batches)
+        return
+    with torch.no_grad():
+        for batch in batches:
+            one = {name: value.clone() for name, value in batch.items()}
+            one["pixel_values"] = one["pixel_values"] + 1
+            seen, other = policy.model(**batch).logits, policy.model(**one).logits
+            assert seen.isfinite().all() and not torch.equal(seen, other)

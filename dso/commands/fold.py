@@ -7,12 +7,15 @@ import importlib.metadata
 import inspect
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dso.commands.arguments import strength
 from dso.encoding import encode
@@ -22,15 +25,19 @@ from dso.steering import Folded, fold
 from dso.steering.backbone import unwrap
 from dso.steering.fold import check_new
 from dso.steering.folded_card import folded_card
+from dso.tasks import scenes
 from dso.tasks.coreference import ambiguous, kl_pool
+from dso.vision import Prompts
 
 HELP = "write an adapter at one strength into the weights"
 DESCRIPTION = (
     "Write an adapter at one strength into the weights of its base: a folder that transformers, "
     "vLLM and others load as any model, with no plug-in and no slowdown. It is loaded back and "
-    "compared with the live adapter on real prompts; where the two differ, or where a part of the "
-    "adapter has no place in the weights, nothing is written."
+    "compared with the live adapter on real prompts, with pictures where it sees; where the two "
+    "differ, or where a part of the adapter has no place in the weights, nothing is written."
 )
+T = TypeVar("T")
+
 PAIRS = 8
 """Pairs of ambiguous questions that are compared on, and as many other questions."""
 ROWS = 8
@@ -172,25 +179,50 @@ def _version(package: str) -> str:
 
 
 def questions(policy: Policy) -> list[dict[str, Tensor]]:
-    """Built-in questions with their answers, in batches padded on the left.
+    """Built-in questions with their answers, in batches; with pictures for a model that sees.
 
-    They end where the model's positions or its sliding window do.
+    They are no longer than the model's positions or its sliding window.
     """
+    window = getattr(
+        unwrap(policy.model).config.get_text_config(decoder=True), "sliding_window", None
+    )
+    end = min((n for n in (policy.positions, window) if n), default=sys.maxsize)
+    asked = [] if policy.eyes is None else _about_pictures(policy, end)
+    prompts = asked or _about_texts(policy, end)
+    positioned = "position_ids" in inspect.signature(unwrap(policy.model).forward).parameters
+    return [
+        {"input_ids": p.ids, "attention_mask": p.mask, **p.inputs}
+        | ({"position_ids": p.counted()} if positioned else {})
+        for p in prompts
+    ]
+
+
+def _about_texts(policy: Policy, end: int) -> list[Prompts]:
     choices = [*ambiguous(PAIRS, "train", "train", 0, "fold"), *kl_pool(2 * PAIRS, 0)]
-    base = unwrap(policy.model)
-    window = getattr(base.config.get_text_config(decoder=True), "sliding_window", None)
-    end = min((n for n in (policy.positions, window) if n), default=None)
     texts = [(*choice.prompt, *choice.answer)[:end] for choice in encode(choices, policy.tokenizer)]
     texts.sort(key=len)
-    positioned = "position_ids" in inspect.signature(base.forward).parameters
-    batches = []
-    for start in range(0, len(texts), ROWS):
-        ids, mask = policy.left_pad(texts[start : start + ROWS])
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        if positioned:
-            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-        batches.append(inputs)
-    return batches
+    return [Prompts(*policy.left_pad(some)) for some in _in_batches(texts)]
+
+
+def _about_pictures(policy: Policy, end: int) -> list[Prompts]:
+    choices = [
+        *scenes.ambiguous(PAIRS, "train", "train", 0, "fold"),
+        *scenes.unambiguous(PAIRS, "train", "train", 0, "fold"),
+        *scenes.closed(PAIRS, "train", "train", 0, "fold"),
+    ]
+    encoded = [choice for choice in policy.encode_any(choices) if choice.length <= end]
+    found = []
+    for batch in _in_batches(sorted(encoded, key=lambda choice: len(choice.prompt))):
+        answers = [torch.tensor(choice.answer) for choice in batch]
+        ids = pad_sequence(answers, batch_first=True, padding_value=policy.pad_id)
+        mask = pad_sequence([torch.ones_like(a) for a in answers], batch_first=True)
+        shown = policy.prompts(batch)
+        found.append(shown.extended(ids.to(policy.device), mask.to(policy.device)))
+    return found
+
+
+def _in_batches(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[start : start + ROWS] for start in range(0, len(items), ROWS)]
 
 
 def summary(folded: Folded) -> str:

@@ -9,8 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 
 from dso.cli import main
+from dso.organisms import shipped
+from dso.policy import Policy
 from dso.report import read_results
 from dso.steering import attach, save_adapter
+from dso.tasks.scenes import ambiguous
 from tests.organism import adapter, organism
 from tests.steering.steered import randomise
 from tests.tiny_models import build
@@ -165,3 +168,16 @@ def test_a_tolerance_is_a_number(value, tmp_path, capsys):
         fold(tmp_path / "folded", "--tolerance", value)
     assert stopped.value.code == 2
     assert "is no tolerance" in capsys.readouterr().err
+
+
+def test_a_model_that_sees_is_compared_on_pictures_and_sees_as_before(tmp_path, capsys):
+    base, steering = str(shipped("organism-vlm")), str(shipped("organism-vlm-dso"))
+    assert fold(tmp_path / "folded", model=base, steering=steering) == 0
+    found = json.loads((tmp_path / "folded" / "fold.json").read_text())
+    assert found["difference"] < 1e-4 < found["effect"] and found["tokens"] > 32 * 64
+    live = Policy.from_pretrained(base, steering, strength=0.5)
+    again = Policy.from_pretrained(str(tmp_path / "folded"))
+    choices = ambiguous(4, "test", "test", 0, "x", forms=("{}",))
+    with torch.no_grad():
+        scores = [p.option_log_probs(p.encode(choices)) for p in (live, again)]
+    assert torch.allclose(*scores, atol=1e-4)
